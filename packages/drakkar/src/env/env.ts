@@ -1,0 +1,162 @@
+/**
+ * The outside world as small interfaces. Everything above this folder gets time, timers, randomness, files and sockets
+ * through an `Env` only, so that the same code runs on a real machine (`env/node/`) and in memory (`env/memory/`).
+ *
+ * Contract for every implementation: callbacks run on the event loop, never inside the call that registered them.
+ */
+
+export interface Clock {
+  /** Monotonic milliseconds with an arbitrary origin. Never wall-clock time. */
+  nowMs(): number;
+}
+
+export interface Timer {
+  cancel(): void;
+}
+
+export interface Scheduler {
+  /** Runs `task` once after the input that is already waiting was handled (`setImmediate`). */
+  defer(task: () => void): void;
+  /** Runs `task` once, `delayMs` or more from now. Does not keep the process alive. */
+  after(delayMs: number, task: () => void): Timer;
+}
+
+export interface Random {
+  /** Uniform in [0, 2^32). */
+  u32(): number;
+}
+
+/** Any pino-shaped logger fits. */
+export interface Logger {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+/** How a file is opened. `create` fails when it exists, `write` when it does not. All are readable. */
+export type OpenMode = 'read' | 'write' | 'create';
+
+export interface OpenOptions {
+  /** Every `write` is durable when it is acknowledged (`O_DSYNC`). Default false. */
+  readonly dataSync?: boolean;
+}
+
+/**
+ * Errors of files carry the system's `code` (`ENOSPC`, `EIO`, `ENOENT`, `EEXIST`, …) as Node's do; a quota that is
+ * used up is reported as `ENOSPC`, too (Node names EDQUOT `UNKNOWN`).
+ */
+export interface File {
+  /**
+   * Writes `buffer[offset, offset + length)` at `position`, continuing after short writes. `buffer` must not change until
+   * `done`. On an error nothing may be assumed about the range.
+   */
+  write(
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    position: number,
+    done: (error: Error | null) => void,
+  ): void;
+  /** Reads up to `length` bytes; gives the number read, fewer only at the end of the file. */
+  read(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number>;
+  /** Makes the file's contents durable (`fsync`). After a failure the file must not be trusted or synced again. */
+  sync(): Promise<void>;
+  truncate(sizeBytes: number): Promise<void>;
+  sizeBytes(): Promise<number>;
+  close(): Promise<void>;
+}
+
+export interface FileStat {
+  readonly sizeBytes: number;
+  readonly isDirectory: boolean;
+  /** Permission bits, e.g. 0o600. */
+  readonly mode: number;
+}
+
+/** Held while a process owns a directory; `release` gives it free. */
+export interface DirectoryLock {
+  release(): Promise<void>;
+}
+
+/** Paths are joined with '/'. Files are created 0600, directories 0700. */
+export interface FileSystem {
+  open(path: string, mode: OpenMode, options?: OpenOptions): Promise<File>;
+  /** Creates the directory and its missing parents, each made durable in its parent; fine when it exists. */
+  makeDirectory(path: string): Promise<void>;
+  /** Names in the directory, sorted. */
+  list(path: string): Promise<string[]>;
+  /** Undefined when there is nothing at `path`. */
+  stat(path: string): Promise<FileStat | undefined>;
+  rename(from: string, to: string): Promise<void>;
+  /** Removes a file, or a directory with all that is in it. Fine when there is nothing. */
+  remove(path: string): Promise<void>;
+  /** Makes creations, renames and removals in this directory durable. */
+  syncDirectory(path: string): Promise<void>;
+  /**
+   * Takes the directory for this process (fault F18). Rejects with code `ELOCKED` and the owner's description in
+   * the message when a living process holds it; the lock of a dead process is taken over.
+   */
+  lockDirectory(path: string): Promise<DirectoryLock>;
+}
+
+export interface SocketHandlers {
+  /** The connection is up (dialled sockets only). */
+  onOpen?(): void;
+  /** Bytes `buffer[offset, offset + length)`; valid only during the call. */
+  onData(buffer: Uint8Array, offset: number, length: number): void;
+  /** The write buffer is empty again after `write` returned false. */
+  onDrain?(): void;
+  /** Exactly once, at the end of the socket's life, whatever ended it. */
+  onClose(error: Error | undefined): void;
+}
+
+export interface Socket {
+  /** Set by the owner, synchronously after `connect` or in the accept callback. */
+  handlers: SocketHandlers;
+  /** `host:port` of the other end, for logs and limits per address. */
+  readonly remoteAddress: string;
+  /** Bytes given to `write` and not yet taken by the system. */
+  readonly queuedBytes: number;
+  /**
+   * Sends `buffer[offset, offset + length)`; false asks to wait for `onDrain`. The range must not change until `written`,
+   * which runs exactly once, also when the socket fails. After `destroy` nothing is sent, `written` still runs.
+   */
+  write(buffer: Uint8Array, offset: number, length: number, written?: (error: Error | null) => void): boolean;
+  pause(): void;
+  resume(): void;
+  /** Ends at once; `onClose` follows. */
+  destroy(error?: Error): void;
+  /** Sends what was written, then ends. */
+  end(): void;
+}
+
+export interface Listener {
+  /** `host:port` bound; differs from the one asked for when its port was 0. */
+  readonly address: string;
+  close(): Promise<void>;
+}
+
+export interface Network {
+  /** Rejects with the system's code (`EADDRINUSE`, …). `onConnection` sets the socket's handlers before it returns. */
+  listen(address: string, onConnection: (socket: Socket) => void): Promise<Listener>;
+  /** Dials; `onOpen` or `onClose` follows. */
+  connect(address: string, handlers: SocketHandlers): Socket;
+}
+
+export interface Env {
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  readonly random: Random;
+  readonly fs: FileSystem;
+  readonly network: Network;
+  readonly logger: Logger;
+}
+
+/** Discards everything. */
+export const silentLogger: Logger = {
+  debug() {},
+  info() {},
+  warn() {},
+  error() {},
+};

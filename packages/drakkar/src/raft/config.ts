@@ -1,0 +1,22 @@
+/** What a replica's protocol core needs to be told. Times are in ticks; who ticks decides how long one is. */
+
+export interface RaftConfig {
+  readonly shardId: number;
+  readonly replicaId: number;
+  /** Election timeout; drawn anew from [n, 2n) at every change of role. */
+  readonly electionTicks: number;
+  readonly heartbeatTicks: number;
+  readonly preVote: boolean;
+  readonly checkQuorum: boolean;
+  /** Blocks and bytes under way to one follower before the leader waits for an acknowledgement. */
+  readonly maxInflightBlocks: number;
+  readonly maxInflightBytes: number;
+  /** Most bytes a single catch-up send hands out for one member. */
+  readonly maxSendBytes: number;
+  /** Uniform in [0, 2^32). */
+  readonly random: () => number;
+}
+
+export const DEFAULT_MAX_INFLIGHT_BLOCKS = 256;
+export const DEFAULT_MAX_INFLIGHT_BYTES = 8 * 1024 * 1024;
+export const DEFAULT_MAX_SEND_BYTES = 1024 * 1024;

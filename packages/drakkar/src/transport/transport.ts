@@ -1,0 +1,108 @@
+/**
+ * What the engine needs of a transport. A host dials every host it sends to and sends on the connections it dialled; what
+ * others send arrives on the connections it accepted. Frames of one connection arrive in order; those that were queued
+ * when a connection broke are lost and never sent again (design §7.6).
+ */
+import type { Slab } from '../wire/slab.ts';
+
+/** Who a host is. Exchanged in HELLO, before anything else. */
+export interface HostIdentity {
+  readonly deploymentId: number;
+  /** 128 random bits as 32 hex digits, made once per directory. */
+  readonly hostId: string;
+  /** `host:port` that others reach it at. */
+  readonly raftAddress: string;
+  /** The incarnation (design §7.5): random id of the directory, and a counter raised durably at every start. */
+  readonly directoryHigh: number;
+  readonly directoryLow: number;
+  readonly startCounter: number;
+}
+
+/** A connection that a peer dialled and that passed its HELLO. */
+export interface InboundSession {
+  /** Unique in this process. */
+  readonly id: number;
+  readonly identity: HostIdentity;
+  /** Stops and goes on reading: back-pressure of the receiver. */
+  pause(): void;
+  resume(): void;
+  /** Ends the connection because of what it sent; counted under `reason`. */
+  drop(reason: string): void;
+}
+
+/** The way to one other host. Lives as long as the transport; reconnects by itself with back-off. */
+export interface Peer {
+  /** Small, dense, stable for the life of the transport. */
+  readonly index: number;
+  readonly address: string;
+  readonly connected: boolean;
+  /** Known while connected. */
+  readonly identity: HostIdentity | undefined;
+  readonly queuedBytes: number;
+  /**
+   * Sends the sealed frame at `[offset, offset + lengthBytes)`; false when it was dropped (not connected, or the queue's limit).
+   * The slab is held until the bytes have left or the connection has ended.
+   */
+  send(slab: Slab, offset: number, lengthBytes: number): boolean;
+}
+
+export interface SnapshotHeader {
+  readonly shardId: number;
+  /** Replica ids. */
+  readonly from: number;
+  readonly to: number;
+  /** The sender's term. */
+  readonly term: number;
+  readonly index: number;
+  readonly indexTerm: number;
+  readonly imageBytes: number;
+}
+
+export interface TransportHandlers {
+  /** A frame whose length, checksum and version were checked; what is inside was not. The slab is valid during the call; `retain` it to keep it. */
+  onFrame(from: InboundSession, slab: Slab, offset: number, lengthBytes: number): void;
+  onSessionEnd(from: InboundSession): void;
+  onPeerUp(peer: Peer): void;
+  onPeerDown(peer: Peer): void;
+  /** A snapshot arrives; resolving tells the sender that it was installed, rejecting that it was not. */
+  onSnapshot(
+    from: HostIdentity,
+    header: SnapshotHeader,
+    chunks: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+  ): Promise<void>;
+}
+
+export interface TransportCounters {
+  connectionsUp: number;
+  connectionsFailed: number;
+  framesSent: number;
+  framesReceived: number;
+  framesDropped: number;
+  bytesSent: number;
+  bytesReceived: number;
+  snapshotsSent: number;
+  snapshotsReceived: number;
+  snapshotsFailed: number;
+  /** Connections ended because of what came in, by reason (bounded set of names). */
+  readonly refused: Map<string, number>;
+}
+
+export interface Transport {
+  readonly name: string;
+  /** `host:port` bound; set once started. */
+  readonly address: string;
+  readonly counters: TransportCounters;
+  /** Begins to listen. Rejects with `ERR_ADDRESS_IN_USE` and the like. */
+  start(handlers: TransportHandlers): Promise<void>;
+  /** The way to the host at `address`; made and dialled at the first call. */
+  peer(address: string): Peer;
+  /** Streams an image on a connection of its own; resolves when the receiver has installed it. */
+  sendSnapshot(
+    address: string,
+    header: SnapshotHeader,
+    chunks: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+  ): Promise<void>;
+  close(): Promise<void>;
+}
