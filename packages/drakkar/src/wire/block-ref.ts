@@ -16,6 +16,9 @@ export interface BlockPlace {
   readonly frameBytes: number;
   /** Byte offset of the block's header inside the frame. */
   readonly blockOffset: number;
+  /** Segment and byte offset where the block was first written: its write number on disk, kept when it is moved. */
+  readonly orderEpoch: number;
+  readonly orderOffset: number;
 }
 
 export class BlockRef {
@@ -30,6 +33,8 @@ export class BlockRef {
   /** Words of the entries inside the slab: `[entriesWord, entriesEndWord)`. */
   entriesWord: number;
   entriesEndWord: number;
+  /** Size of the entries; an estimate after a truncation. */
+  sizeBytes: number;
   /** Known once the log has made the block durable. */
   place: BlockPlace | undefined;
 
@@ -49,6 +54,7 @@ export class BlockRef {
     this.slab = slab;
     this.entriesWord = entriesWord;
     this.entriesEndWord = entriesEndWord;
+    this.sizeBytes = (entriesEndWord - entriesWord) << 2;
     this.place = undefined;
   }
 

@@ -1,0 +1,212 @@
+/** Options of a host and of a replica: what they mean, their defaults, and one table that checks them. */
+import { DrakkarError } from './errors.ts';
+import type { Env, Logger } from './env/env.ts';
+import { ADDRESS_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
+import type { SlabPool } from './wire/slab.ts';
+import type { LogDb } from './wal/logdb.ts';
+import type { HostIdentity, Transport } from './transport/transport.ts';
+
+export interface NodeHostOptions {
+  /** Directory of this host, for it alone. Made when missing. */
+  readonly dir: string;
+  /** `host:port` that the other hosts reach this one at. Part of the directory's identity. */
+  readonly raftAddress: string;
+  /** `host:port` to listen at. Default: `raftAddress`. */
+  readonly listenAddress?: string;
+  /** Hosts of other deployments are refused. Default 1. */
+  readonly deploymentId?: number;
+  /** Length of a tick in milliseconds; timeouts of replicas are counted in it. Default 20. */
+  readonly rttMs?: number;
+  /** Default timeout of calls, in milliseconds. Default 5000. */
+  readonly timeoutMs?: number;
+  /** Any pino-shaped logger. Default: silence. */
+  readonly logger?: Logger;
+  /** The outside world; for tests and simulation. Default: this machine. */
+  readonly env?: Env;
+  /** Another log database. Default: the one in `wal/`. */
+  readonly logDb?: (context: { env: Env; dir: string; pool: SlabPool }) => Promise<LogDb>;
+  /** Another transport. Default: TCP. */
+  readonly transport?: (context: {
+    env: Env;
+    identity: HostIdentity;
+    listenAddress: string;
+    pool: SlabPool;
+  }) => Transport;
+}
+
+export interface ReplicaOptions {
+  /** The shard, the same on every host. 1 or more. */
+  readonly shardId: number;
+  /** This host's replica of it, unique in the shard for ever. 1 or more. */
+  readonly replicaId: number;
+  /** Replica ids and addresses of all initial members. Needed at the first start, the same on every host; optional later. */
+  readonly members?: Readonly<Record<number, string>>;
+  /** Ticks without a leader before an election; drawn from [n, 2n). Default 50. */
+  readonly electionRtt?: number;
+  /** Ticks between a leader's heartbeats. Default 5. */
+  readonly heartbeatRtt?: number;
+  /** Ask before raising the term (thesis §9.6). Default true. */
+  readonly preVote?: boolean;
+  /** A leader without contact to a majority steps down (thesis §6.2). Default true. */
+  readonly checkQuorum?: boolean;
+  /** A snapshot is taken automatically every so many applied entries; 0 for never. Default 100,000. */
+  readonly snapshotEntries?: number;
+  /** Entries kept in the log behind a snapshot, for followers that lag a little. Default 10,000. */
+  readonly compactionOverhead?: number;
+}
+
+/** Every asynchronous call takes these. */
+export interface CallOptions {
+  /** Milliseconds until the call gives up. Default: the host's `timeoutMs`. */
+  readonly timeoutMs?: number;
+  /** Gives up early; the outcome of a write is unknown then. */
+  readonly signal?: AbortSignal;
+}
+
+interface Rule {
+  readonly required?: boolean;
+  /** What is allowed, for the message. */
+  readonly allowed: string;
+  readonly accepts: (value: unknown) => boolean;
+}
+
+const isInteger = (min: number, max: number): Rule => ({
+  allowed: `a whole number from ${min} to ${max}`,
+  accepts: (value) => Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max,
+});
+const isBoolean: Rule = { allowed: 'true or false', accepts: (value) => typeof value === 'boolean' };
+const isFunction: Rule = { allowed: 'a function', accepts: (value) => typeof value === 'function' };
+const isObject: Rule = { allowed: 'an object', accepts: (value) => typeof value === 'object' && value !== null };
+const isText: Rule = {
+  allowed: 'a string that is not empty',
+  accepts: (value) => typeof value === 'string' && value.length > 0 && !value.includes('\0'),
+};
+const isAddress: Rule = {
+  allowed: '"host:port" with a port from 0 to 65535',
+  accepts: (value) => typeof value === 'string' && isHostPort(value),
+};
+const isLogger: Rule = {
+  allowed: 'an object with debug, info, warn and error',
+  accepts: (value) =>
+    typeof value === 'object' &&
+    value !== null &&
+    ['debug', 'info', 'warn', 'error'].every((level) => typeof (value as Record<string, unknown>)[level] === 'function'),
+};
+const isMembers: Rule = {
+  allowed: `replica ids from 1 with one distinct "host:port" each, at most ${MEMBERS_MAX}`,
+  accepts: (value) => {
+    if (typeof value !== 'object' || value === null) return false;
+    const pairs = Object.entries(value);
+    return (
+      pairs.length >= 1 &&
+      pairs.length <= MEMBERS_MAX &&
+      pairs.every(([id, address]) => /^[1-9]\d{0,15}$/.test(id) && Number.isSafeInteger(Number(id)) && typeof address === 'string' && isHostPort(address)) &&
+      new Set(pairs.map(([, address]) => address)).size === pairs.length
+    );
+  },
+};
+
+function isHostPort(text: string): boolean {
+  const match = /^(\[[0-9A-Fa-f:.]+\]|[^\s:[\]]+):(\d{1,5})$/.exec(text);
+  return match !== null && text.length <= ADDRESS_MAX_BYTES && Number(match[2]) <= 65535;
+}
+
+const required = (rule: Rule): Rule => ({ ...rule, required: true });
+const MAX_ID = Number.MAX_SAFE_INTEGER;
+
+const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
+  dir: required(isText),
+  raftAddress: required(isAddress),
+  listenAddress: isAddress,
+  deploymentId: isInteger(1, MAX_ID),
+  rttMs: isInteger(1, 10_000),
+  timeoutMs: isInteger(1, 86_400_000),
+  logger: isLogger,
+  env: isObject,
+  logDb: isFunction,
+  transport: isFunction,
+};
+
+const REPLICA_RULES: Record<keyof ReplicaOptions, Rule> = {
+  shardId: required(isInteger(1, MAX_ID)),
+  replicaId: required(isInteger(1, MAX_ID)),
+  members: isMembers,
+  electionRtt: isInteger(2, 1_000_000),
+  heartbeatRtt: isInteger(1, 100_000),
+  preVote: isBoolean,
+  checkQuorum: isBoolean,
+  snapshotEntries: isInteger(0, MAX_ID),
+  compactionOverhead: isInteger(0, MAX_ID),
+};
+
+const CALL_RULES: Record<keyof CallOptions, Rule> = {
+  timeoutMs: isInteger(1, 86_400_000),
+  signal: {
+    allowed: 'an AbortSignal',
+    accepts: (value) => typeof value === 'object' && value !== null && 'aborted' in value,
+  },
+};
+
+function check(what: string, options: unknown, rules: Record<string, Rule>): void {
+  if (typeof options !== 'object' || options === null) {
+    throw new DrakkarError('ERR_INVALID_OPTION', `${what}: expected an object with options, got ${show(options)}`);
+  }
+  for (const name of Object.keys(options)) {
+    if (!(name in rules)) {
+      const names = Object.keys(rules).join(', ');
+      throw new DrakkarError('ERR_INVALID_OPTION', `${what}: there is no option ${name}; there are ${names}`);
+    }
+  }
+  for (const [name, rule] of Object.entries(rules)) {
+    const value = (options as Record<string, unknown>)[name];
+    if (value === undefined && rule.required !== true) continue;
+    if (value === undefined || !rule.accepts(value)) {
+      throw new DrakkarError('ERR_INVALID_OPTION', `${what}: ${name} is ${show(value)}; expected ${rule.allowed}`);
+    }
+  }
+}
+
+function show(value: unknown): string {
+  if (typeof value === 'function') return 'a function';
+  try {
+    return (JSON.stringify(value) ?? String(value)).slice(0, 200);
+  } catch {
+    return String(value);
+  }
+}
+
+export function checkHostOptions(options: NodeHostOptions): void {
+  check('NodeHost.open', options, HOST_RULES);
+}
+
+export function checkReplicaOptions(options: ReplicaOptions): void {
+  check('startReplica', options, REPLICA_RULES);
+  const electionRtt = options.electionRtt ?? DEFAULTS.electionRtt;
+  const heartbeatRtt = options.heartbeatRtt ?? DEFAULTS.heartbeatRtt;
+  if (electionRtt <= 2 * heartbeatRtt) {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      `startReplica: electionRtt is ${electionRtt}; expected more than twice heartbeatRtt (${heartbeatRtt})`,
+    );
+  }
+  if (options.members !== undefined && !(options.replicaId in options.members)) {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      `startReplica: members is ${show(options.members)}; expected replica ${options.replicaId} among them`,
+    );
+  }
+}
+
+export function checkCallOptions(what: string, options: CallOptions): void {
+  check(what, options, CALL_RULES);
+}
+
+export const DEFAULTS = {
+  deploymentId: 1,
+  rttMs: 20,
+  timeoutMs: 5000,
+  electionRtt: 50,
+  heartbeatRtt: 5,
+  snapshotEntries: 100_000,
+  compactionOverhead: 10_000,
+} as const;

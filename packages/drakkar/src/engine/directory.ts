@@ -1,0 +1,191 @@
+/**
+ * The host's directory: locked for one process, and with a record of whose it is. The record's start counter is raised durably
+ * before the first message leaves, so that peers can tell a directory that was wiped or rolled back (design §7.5).
+ *
+ *     LOCK             held while the process lives
+ *     identity.json    format, deployment, ids, address, start counter
+ *     engine-0/wal/    the log
+ *     engine-0/snapshots/<shard>/
+ */
+import { DrakkarError } from '../errors.ts';
+import type { DirectoryLock, Env, FileSystem } from '../env/env.ts';
+import type { HostIdentity } from '../transport/transport.ts';
+
+export const DIRECTORY_FORMAT = 1;
+const IDENTITY_FILE = 'identity.json';
+const IDENTITY_MAX_BYTES = 64 * 1024;
+
+interface IdentityRecord {
+  readonly format: number;
+  readonly deploymentId: number;
+  readonly hostId: string;
+  /** 64 random bits as 16 hex digits, made with the directory. */
+  readonly directoryId: string;
+  readonly raftAddress: string;
+  readonly startCounter: number;
+  /** Engines that hold shards; one until there are more. */
+  readonly engines: number;
+}
+
+export interface HostDirectory {
+  readonly identity: HostIdentity;
+  readonly walDir: string;
+  readonly snapshotsDir: string;
+  release(): Promise<void>;
+}
+
+/** Locks and checks the directory, making it when it is missing, and raises its start counter. */
+export async function openDirectory(
+  env: Env,
+  dir: string,
+  deploymentId: number,
+  raftAddress: string,
+): Promise<HostDirectory> {
+  await env.fs.makeDirectory(dir);
+  await checkMode(env.fs, dir, 0o077);
+  const lock = await takeLock(env.fs, dir);
+  try {
+    const known = await readIdentity(env.fs, dir);
+    if (known !== undefined) checkIdentity(dir, known, deploymentId, raftAddress);
+    const record: IdentityRecord = {
+      format: DIRECTORY_FORMAT,
+      deploymentId,
+      hostId: known?.hostId ?? randomHex(env, 4),
+      directoryId: known?.directoryId ?? randomHex(env, 2),
+      raftAddress,
+      startCounter: (known?.startCounter ?? 0) + 1,
+      engines: known?.engines ?? 1,
+    };
+    await writeIdentity(env.fs, dir, record);
+    const walDir = `${dir}/engine-0/wal`;
+    const snapshotsDir = `${dir}/engine-0/snapshots`;
+    await env.fs.makeDirectory(walDir);
+    await env.fs.makeDirectory(snapshotsDir);
+    return {
+      identity: {
+        deploymentId,
+        hostId: record.hostId,
+        raftAddress,
+        directoryHigh: Number.parseInt(record.directoryId.slice(0, 8), 16),
+        directoryLow: Number.parseInt(record.directoryId.slice(8), 16),
+        startCounter: record.startCounter,
+      },
+      walDir,
+      snapshotsDir,
+      release: () => lock.release(),
+    };
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
+}
+
+async function takeLock(fs: FileSystem, dir: string): Promise<DirectoryLock> {
+  try {
+    return await fs.lockDirectory(dir);
+  } catch (cause) {
+    if ((cause as { code?: unknown }).code !== 'ELOCKED') throw cause;
+    throw new DrakkarError(
+      'ERR_DIR_LOCKED',
+      `${dir} is in use by another process (${(cause as Error).message}); stop it, or choose another dir`,
+      { cause },
+    );
+  }
+}
+
+async function checkMode(fs: FileSystem, path: string, forbidden: number): Promise<void> {
+  const stat = await fs.stat(path);
+  if (stat === undefined || (stat.mode & forbidden) === 0) return;
+  throw new DrakkarError(
+    'ERR_DIR_PERMISSIONS',
+    `${path} has mode ${stat.mode.toString(8)}: others may reach it; expected at most ${(0o777 & ~forbidden).toString(8)}, run chmod`,
+  );
+}
+
+function checkIdentity(dir: string, known: IdentityRecord, deploymentId: number, raftAddress: string): void {
+  if (known.deploymentId !== deploymentId) {
+    throw new DrakkarError(
+      'ERR_DIR_FOREIGN',
+      `${dir} belongs to deployment ${known.deploymentId}, not ${deploymentId}; choose another dir or set deploymentId`,
+    );
+  }
+  if (known.raftAddress !== raftAddress) {
+    throw new DrakkarError(
+      'ERR_DIR_FOREIGN',
+      `${dir} belongs to the host at ${known.raftAddress}, not ${raftAddress}; choose another dir or set raftAddress`,
+    );
+  }
+}
+
+async function readIdentity(fs: FileSystem, dir: string): Promise<IdentityRecord | undefined> {
+  const path = `${dir}/${IDENTITY_FILE}`;
+  const stat = await fs.stat(path);
+  if (stat === undefined) {
+    // An identity that went missing must not turn into a new one over old data: it would vote twice (fault F19).
+    const engine = await fs.stat(`${dir}/engine-0`);
+    if (engine === undefined) return undefined;
+    throw new DrakkarError('ERR_DIR_CORRUPT', `${path} is missing though ${dir} holds a log; restore it from a backup`);
+  }
+  await checkMode(fs, path, 0o077);
+  if (stat.sizeBytes > IDENTITY_MAX_BYTES) throw corrupt(path, 'it is too long');
+  const file = await fs.open(path, 'read');
+  let record: Partial<IdentityRecord>;
+  try {
+    const bytes = new Uint8Array(stat.sizeBytes);
+    await file.read(bytes, 0, bytes.length, 0);
+    record = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as Partial<IdentityRecord>;
+  } catch (cause) {
+    throw corrupt(path, 'it is not readable', cause);
+  } finally {
+    await file.close();
+  }
+  if (typeof record !== 'object' || record === null || !isCount(record.format)) throw corrupt(path, 'it has no format');
+  if (record.format > DIRECTORY_FORMAT) {
+    throw new DrakkarError(
+      'ERR_DIR_FORMAT',
+      `${dir} has format ${record.format}, made by a newer version; this one knows up to ${DIRECTORY_FORMAT}; upgrade`,
+    );
+  }
+  const sound =
+    isCount(record.deploymentId) &&
+    isHex(record.hostId, 32) &&
+    isHex(record.directoryId, 16) &&
+    typeof record.raftAddress === 'string' &&
+    isCount(record.startCounter) &&
+    isCount(record.engines);
+  if (!sound) throw corrupt(path, 'a field is missing or of the wrong kind');
+  return record as IdentityRecord;
+}
+
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+const isHex = (value: unknown, digits: number): value is string =>
+  typeof value === 'string' && value.length === digits && /^[0-9a-f]+$/.test(value);
+
+function corrupt(path: string, why: string, cause?: unknown): DrakkarError {
+  return new DrakkarError('ERR_DIR_CORRUPT', `${path} is damaged: ${why}; restore it from a backup`, { cause });
+}
+
+/** Whole or not at all: temporary file, sync, rename, sync of the directory (fault F11). */
+async function writeIdentity(fs: FileSystem, dir: string, record: IdentityRecord): Promise<void> {
+  const path = `${dir}/${IDENTITY_FILE}`;
+  const temporary = `${path}.new`;
+  await fs.remove(temporary);
+  const bytes = new TextEncoder().encode(`${JSON.stringify(record, undefined, 2)}\n`);
+  const file = await fs.open(temporary, 'create');
+  try {
+    await new Promise<void>((resolve, reject) => {
+      file.write(bytes, 0, bytes.length, 0, (error) => (error === null ? resolve() : reject(error)));
+    });
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await fs.rename(temporary, path);
+  await fs.syncDirectory(dir);
+}
+
+function randomHex(env: Env, words: number): string {
+  let hex = '';
+  for (let i = 0; i < words; i++) hex += env.random.u32().toString(16).padStart(8, '0');
+  return hex;
+}

@@ -1,0 +1,450 @@
+/**
+ * The engine: one event loop with its shards, one log, one transport. Input is handled as it arrives and only marks replicas
+ * ready; once per event-loop turn all that is ready is sealed, written, sent and applied together, so that a frame, a
+ * system call and a flush are shared by every shard that has something to say.
+ *
+ * Errors of one shard fail that shard (`failReplica`); an error of the log ends the host (`failed`).
+ */
+import { DrakkarError } from '../errors.ts';
+import type { Env, Timer } from '../env/env.ts';
+import { BlockHeader, writeBlockHeader } from '../wire/block.ts';
+import type { BlockPlace } from '../wire/block-ref.ts';
+import { FrameType } from '../wire/frame.ts';
+import type { Slab, SlabPool } from '../wire/slab.ts';
+import type { LogDb, LogSink, ShardState } from '../wal/logdb.ts';
+import type { HostIdentity, InboundSession, Peer, SnapshotHeader, Transport } from '../transport/transport.ts';
+import type { EventSink } from './events.ts';
+import { Inbound } from './inbound.ts';
+import { Incarnations } from './incarnation.ts';
+import { APPLY_BUDGET_MS, INBOUND_PENDING_BYTES_MAX, LOG_PENDING_BYTES_MAX, PINNED_BYTES_MAX } from './limits.ts';
+import { fetchBlocks } from './log-reader.ts';
+import type { BlockBuffer } from './open-block.ts';
+import { Outbound } from './outbound.ts';
+import type { Replica } from './replica.ts';
+import type { ReplicaOutbox } from './replica-outbox.ts';
+import { Snapshots } from './snapshots.ts';
+import { Transfers } from './transfers.ts';
+
+export interface EngineOptions {
+  readonly env: Env;
+  /** For messages to people. */
+  readonly dir: string;
+  readonly log: LogDb;
+  readonly transport: Transport;
+  readonly pool: SlabPool;
+  readonly events: EventSink;
+  readonly tickMs: number;
+  /** The log is dead: the host closes what is left. */
+  readonly onFailed: (error: DrakkarError) => void;
+}
+
+export interface EngineCounters {
+  turns: number;
+  forwardsDropped: number;
+  messagesRefused: number;
+  snapshotsFailed: number;
+  lateTicks: number;
+}
+
+/** Called when a shard's write number is durable, or at its end. */
+interface DurableWaiter {
+  readonly replica: Replica;
+  readonly write: number;
+  readonly resolve: () => void;
+}
+
+export class Engine implements LogSink {
+  readonly env: Env;
+  readonly dir: string;
+  readonly log: LogDb;
+  readonly transport: Transport;
+  readonly pool: SlabPool;
+  readonly events: EventSink;
+  readonly outbound: Outbound;
+  readonly inbound: Inbound;
+  readonly incarnations: Incarnations;
+  readonly snapshots: Snapshots;
+  readonly transfers = new Transfers();
+  readonly counters: EngineCounters = {
+    turns: 0,
+    forwardsDropped: 0,
+    messagesRefused: 0,
+    snapshotsFailed: 0,
+    lateTicks: 0,
+  };
+
+  readonly replicas = new Map<number, Replica>();
+  private readonly outboxes = new Map<Replica, ReplicaOutbox>();
+  /** What the next turn looks at. */
+  private ready: Replica[] = [];
+  private touched: Replica[] = [];
+  private turnScheduled = false;
+  /** Ticks since the start; deadlines of requests are in it. */
+  tickCount = 0;
+  private readonly tickMs: number;
+  private tickTimer: Timer | undefined;
+  private readonly pausedSessions = new Set<InboundSession>();
+  private durableWaiters: DurableWaiter[] = [];
+  private readonly onFailed: (error: DrakkarError) => void;
+  failure: DrakkarError | undefined;
+  private isClosed = false;
+
+  constructor(options: EngineOptions) {
+    this.env = options.env;
+    this.dir = options.dir;
+    this.log = options.log;
+    this.transport = options.transport;
+    this.pool = options.pool;
+    this.events = options.events;
+    this.tickMs = options.tickMs;
+    this.onFailed = options.onFailed;
+    this.outbound = new Outbound(options.pool, options.log, (peer) => this.peerLost(peer));
+    this.inbound = new Inbound(this);
+    this.incarnations = new Incarnations(this);
+    this.snapshots = new Snapshots(this);
+  }
+
+  async start(): Promise<void> {
+    this.log.start(this, (shardId) => this.replicas.get(shardId)?.raft.log.blocks() ?? []);
+    await this.transport.start({
+      onFrame: (from, slab, offset, lengthBytes) => this.onFrame(from, slab, offset, lengthBytes),
+      onSessionEnd: (from) => this.pausedSessions.delete(from),
+      onPeerUp: (peer) => this.peerUp(peer),
+      onPeerDown: (peer) => this.peerDown(peer),
+      onSnapshot: (from, header, chunks, signal) => this.onSnapshot(from, header, chunks, signal),
+    });
+    this.armTick();
+  }
+
+  // Replicas.
+
+  addReplica(replica: Replica, outbox: ReplicaOutbox): void {
+    this.replicas.set(replica.shardId, replica);
+    this.outboxes.set(replica, outbox);
+    this.markReady(replica);
+  }
+
+  /** Waits until what the replica wrote is durable, then forgets it. Its part of the log stays. */
+  async removeReplica(replica: Replica, error: DrakkarError): Promise<void> {
+    if (replica.status === 'running') replica.status = 'stopped';
+    replica.end(error);
+    this.transfers.end(replica, error);
+    if (this.failure === undefined) await this.whenDurable(replica, replica.raft.writeNumber);
+    this.replicas.delete(replica.shardId);
+    this.outboxes.delete(replica);
+    await replica.rsm.close();
+    this.events.emit('replicaStopped', { shardId: replica.shardId, replicaId: replica.replicaId });
+  }
+
+  /** A broken invariant, a throwing state machine or a damaged log: this shard stops here, the others live on. */
+  failReplica(replica: Replica, cause: unknown): void {
+    if (replica.status !== 'running') return;
+    const error = DrakkarError.is(cause)
+      ? cause
+      : new DrakkarError('ERR_INVARIANT', `shard ${replica.shardId} failed on this host: ${String(cause)}`, { cause });
+    replica.status = 'failed';
+    replica.failure = error;
+    this.env.logger.error({ shardId: replica.shardId, replicaId: replica.replicaId, err: error }, 'replica failed');
+    replica.end(
+      new DrakkarError('ERR_SHARD_FAILED', `the replica of shard ${replica.shardId} on this host failed (${error.code})`, {
+        cause: error,
+      }),
+    );
+    this.transfers.end(replica, error);
+    this.events.emit('replicaFailed', { shardId: replica.shardId, replicaId: replica.replicaId, error });
+  }
+
+  refuseMember(replica: Replica, memberId: number, reason: string): void {
+    this.env.logger.error({ shardId: replica.shardId, memberId, reason }, 'member refused; replace it by a new replica');
+    this.events.emit('memberRefused', { shardId: replica.shardId, replicaId: replica.replicaId, memberId, reason });
+  }
+
+  // The turn.
+
+  markReady(replica: Replica): void {
+    if (replica.isReady) return;
+    replica.isReady = true;
+    this.ready.push(replica);
+    this.scheduleTurn();
+  }
+
+  scheduleTurn(): void {
+    if (this.turnScheduled) return;
+    this.turnScheduled = true;
+    this.env.scheduler.defer(this.turn);
+  }
+
+  private readonly turn = (): void => {
+    this.turnScheduled = false;
+    if (this.isClosed) return;
+    this.counters.turns++;
+    const { ready } = this;
+    this.ready = [];
+    // What is committed is applied first: the answered callers' next proposals go out in this same turn.
+    const deadline = this.env.clock.nowMs() + APPLY_BUDGET_MS;
+    const mayseal = this.log.pendingBytes < LOG_PENDING_BYTES_MAX && !this.log.isFull;
+    for (let i = 0; i < ready.length; i++) {
+      const replica = ready[i]!;
+      replica.isReady = false;
+      if (replica.status !== 'running') continue;
+      try {
+        if (replica.applyCommitted(deadline)) this.markReady(replica);
+        replica.turn(mayseal);
+        if (!mayseal && !replica.openBlock.isEmpty) this.markReadyLater(replica);
+      } catch (error) {
+        this.failReplica(replica, error);
+      }
+    }
+    this.outbound.flush();
+    this.log.flush();
+    if (this.pool.pinnedBytes > PINNED_BYTES_MAX) this.dropOldBytes();
+  };
+
+  /** Waits for the end of a group, which schedules the next turn. */
+  private markReadyLater(replica: Replica): void {
+    if (replica.isReady) return;
+    replica.isReady = true;
+    this.ready.push(replica);
+  }
+
+  /** Beyond the bound on pinned slabs, durable blocks keep only their place in the log (design §5). */
+  private dropOldBytes(): void {
+    for (const replica of this.replicas.values()) {
+      for (const ref of replica.raft.log.blocks()) {
+        if (ref.place !== undefined && ref.slab !== undefined && ref.lastIndex <= replica.raft.appliedIndex) ref.dropBytes();
+      }
+    }
+  }
+
+  /** Reads blocks from `fromIndex` on back into memory, then looks at the replica again. */
+  fetch(replica: Replica, fromIndex: number): void {
+    if (replica.isFetching) return;
+    replica.isFetching = true;
+    fetchBlocks(this.log, replica, fromIndex).then(
+      () => {
+        replica.isFetching = false;
+        if (replica.status === 'running') this.markReady(replica);
+      },
+      (error: unknown) => {
+        replica.isFetching = false;
+        if (this.failure === undefined) this.failReplica(replica, error);
+      },
+    );
+  }
+
+  /** Passes proposals on to the leader at `peer`; false when they did not leave. */
+  forward(replica: Replica, peer: Peer, block: BlockBuffer): boolean {
+    forwarding.lengthBytes = block.lengthBytes;
+    forwarding.count = block.count;
+    forwarding.shardId = replica.shardId;
+    forwarding.term = replica.raft.term;
+    forwarding.senderTerm = replica.raft.term;
+    forwarding.prevTerm = 0;
+    forwarding.firstIndex = 1; // means nothing here
+    forwarding.commitIndex = 0;
+    forwarding.senderId = replica.replicaId;
+    forwarding.flags = 0;
+    writeBlockHeader(block.u32, 0, forwarding);
+    return this.outbound.sendWords(peer, FrameType.Forward, block.u32, block.endWord, 1);
+  }
+
+  // The log.
+
+  appendState(replica: Replica, resetsLog: boolean): void {
+    this.inbound.packAccepted();
+    this.outbound.flushBlocks();
+    this.log.appendState(this.stateOf(replica), resetsLog || replica.raft.restoreReset);
+    this.touch(replica);
+    this.scheduleTurn();
+  }
+
+  stateOf(replica: Replica): ShardState {
+    const { term, vote, commitIndex } = replica.raft.hardState();
+    const { compactedIndex, compactedTerm } = replica.raft.log;
+    return {
+      shardId: replica.shardId,
+      replicaId: replica.replicaId,
+      term,
+      vote,
+      commitIndex,
+      snapshotIndex: replica.snapshotIndex,
+      snapshotTerm: replica.snapshotTerm,
+      compactedIndex,
+      compactedTerm,
+      bootstrap: replica.bootstrap,
+      pins: replica.pins,
+    };
+  }
+
+  /** Resolves when the replica's write is durable, or when it never will be. */
+  whenDurable(replica: Replica, write: number): Promise<void> {
+    if (replica.raft.durableWrite >= write || this.failure !== undefined) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.durableWaiters.push({ replica, write, resolve });
+      this.log.flush();
+    });
+  }
+
+  private touch(replica: Replica): void {
+    if (replica.isTouched) return;
+    replica.isTouched = true;
+    this.touched.push(replica);
+  }
+
+  blockDurable(shardId: number, place: BlockPlace, _firstIndex: number, _count: number): void {
+    const replica = this.replicas.get(shardId);
+    if (replica === undefined) return;
+    replica.raft.writeDurable(place);
+    this.touch(replica);
+  }
+
+  stateDurable(shardId: number): void {
+    const replica = this.replicas.get(shardId);
+    if (replica === undefined) return;
+    replica.raft.writeDurable();
+    this.touch(replica);
+  }
+
+  groupDurable(): void {
+    const { touched } = this;
+    this.touched = [];
+    for (let i = 0; i < touched.length; i++) {
+      const replica = touched[i]!;
+      replica.isTouched = false;
+      if (replica.status !== 'running') continue;
+      try {
+        replica.raft.afterFlush();
+        if (replica.held.length > 0) this.outboxes.get(replica)!.releaseHeld();
+      } catch (error) {
+        this.failReplica(replica, error);
+      }
+      this.markReady(replica);
+    }
+    if (this.durableWaiters.length > 0) this.wakeDurableWaiters();
+    if (this.ready.length > 0) this.scheduleTurn();
+    if (this.pausedSessions.size > 0 && this.log.pendingBytes < INBOUND_PENDING_BYTES_MAX / 2) this.resumeSessions();
+  }
+
+  private wakeDurableWaiters(): void {
+    const waiters = this.durableWaiters;
+    this.durableWaiters = [];
+    for (const waiter of waiters) {
+      if (waiter.replica.raft.durableWrite >= waiter.write) waiter.resolve();
+      else this.durableWaiters.push(waiter);
+    }
+  }
+
+  private resumeSessions(): void {
+    for (const session of this.pausedSessions) session.resume();
+    this.pausedSessions.clear();
+  }
+
+  diskFull(error: DrakkarError): void {
+    this.env.logger.error({ err: error, dir: this.dir }, 'disk full: nothing is acknowledged until there is room');
+    for (const replica of this.replicas.values()) {
+      if (replica.status === 'running') replica.reads.dropAbove(replica.raft.durableIndex, error);
+    }
+    this.events.emit('diskFull', { error });
+  }
+
+  roomAgain(): void {
+    this.env.logger.info({ dir: this.dir }, 'the disk has room again');
+    this.events.emit('diskRoom', { dir: this.dir });
+    for (const replica of this.replicas.values()) this.markReady(replica);
+  }
+
+  /** A write failed: nothing that waits will ever be durable, and nothing may be promised any more (fault F5). */
+  failed(error: DrakkarError): void {
+    if (this.failure !== undefined) return;
+    this.failure = error;
+    this.env.logger.error({ err: error, dir: this.dir }, 'the log failed; this host stops');
+    this.tickTimer?.cancel();
+    for (const replica of this.replicas.values()) this.failReplica(replica, error);
+    for (const waiter of this.durableWaiters.splice(0)) waiter.resolve();
+    this.events.emit('hostFailed', { error });
+    this.onFailed(error);
+  }
+
+  // The network.
+
+  private onFrame(from: InboundSession, slab: Slab, offset: number, lengthBytes: number): void {
+    if (this.failure !== undefined || this.isClosed) return;
+    this.inbound.onFrame(from, slab, offset, lengthBytes);
+    if (this.log.pendingBytes > INBOUND_PENDING_BYTES_MAX && !this.pausedSessions.has(from)) {
+      this.pausedSessions.add(from);
+      from.pause();
+    }
+  }
+
+  private onSnapshot(
+    from: HostIdentity,
+    header: SnapshotHeader,
+    chunks: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    return this.snapshots.receive(from, header, chunks, signal);
+  }
+
+  private peerUp(peer: Peer): void {
+    this.events.emit('peerUp', { address: peer.address });
+    this.forEachMemberAt(peer, (replica, replicaId) => replica.raft.reportReachable(replicaId));
+  }
+
+  private peerDown(peer: Peer): void {
+    this.events.emit('peerDown', { address: peer.address });
+    this.peerLost(peer);
+  }
+
+  /** Frames to `peer` were lost: whoever lives there is asked anew what it has. */
+  private peerLost(peer: Peer): void {
+    this.forEachMemberAt(peer, (replica, replicaId) => replica.raft.reportUnreachable(replicaId));
+  }
+
+  private forEachMemberAt(peer: Peer, visit: (replica: Replica, replicaId: number) => void): void {
+    for (const replica of this.replicas.values()) {
+      if (replica.status !== 'running') continue;
+      const slot = replica.peers.indexOf(peer);
+      if (slot < 0) continue;
+      visit(replica, replica.raft.slots[slot]!);
+      this.markReady(replica);
+    }
+  }
+
+  // Time.
+
+  private armTick(): void {
+    this.tickTimer = this.env.scheduler.after(this.tickMs, this.onTimer);
+  }
+
+  /** After a stall of the loop the input that waits is handled first, and a late timer counts as one tick (design §5). */
+  private readonly onTimer = (): void => {
+    if (this.isClosed || this.failure !== undefined) return;
+    this.env.scheduler.defer(this.tick);
+  };
+
+  private readonly tick = (): void => {
+    if (this.isClosed || this.failure !== undefined) return;
+    this.tickCount++;
+    for (const replica of this.replicas.values()) {
+      if (replica.status !== 'running') continue;
+      try {
+        replica.tick(this.tickCount);
+        if (replica.raft.needsCatchUp) this.markReady(replica);
+      } catch (error) {
+        this.failReplica(replica, error);
+      }
+    }
+    this.armTick();
+  };
+
+  /** Stops time and the network; replicas and the log are closed by the owner. */
+  async close(): Promise<void> {
+    this.isClosed = true;
+    this.tickTimer?.cancel();
+    await this.transport.close();
+    this.outbound.close();
+  }
+}
+
+const forwarding = new BlockHeader();
+

@@ -1,0 +1,65 @@
+/**
+ * Which host may speak for which replica (design §7.5). A member's directory is pinned, durably, at first contact; a host with
+ * another directory, or with an older start of it, is refused: its disk was wiped or rolled back, and what its replica
+ * promised may be gone (fault F19).
+ */
+import type { InboundSession } from '../transport/transport.ts';
+import type { ReplicaPin } from '../wal/logdb.ts';
+import type { Engine } from './engine.ts';
+import type { Replica } from './replica.ts';
+
+export class Incarnations {
+  private readonly engine: Engine;
+
+  constructor(engine: Engine) {
+    this.engine = engine;
+  }
+
+  /** Whether `session` comes from the host that `replicaId` lives at, in the incarnation that is pinned. */
+  isFromMember(replica: Replica, replicaId: number, session: InboundSession): boolean {
+    const slot = replica.raft.slots.indexOf(replicaId);
+    if (slot < 0) {
+      this.engine.counters.messagesRefused++;
+      return false;
+    }
+    if (replica.verifiedSessions[slot] === session.id) return true;
+    return this.verify(replica, slot, replicaId, session);
+  }
+
+  private verify(replica: Replica, slot: number, replicaId: number, session: InboundSession): boolean {
+    const { identity } = session;
+    const peer = replica.peers[slot];
+    if (peer === undefined || peer.address !== identity.raftAddress) {
+      this.engine.counters.messagesRefused++;
+      return false;
+    }
+    const pin = replica.pins.find((known) => known.replicaId === replicaId);
+    if (pin !== undefined) {
+      const sameDirectory =
+        pin.directoryHigh === identity.directoryHigh && pin.directoryLow === identity.directoryLow;
+      if (!sameDirectory || identity.startCounter < pin.startCounter) {
+        this.engine.counters.messagesRefused++;
+        this.engine.refuseMember(
+          replica,
+          replicaId,
+          sameDirectory
+            ? `its directory went back from start ${pin.startCounter} to start ${identity.startCounter}`
+            : 'its directory is another one than before',
+        );
+        return false;
+      }
+    }
+    replica.verifiedSessions[slot] = session.id;
+    if (pin === undefined || pin.startCounter !== identity.startCounter) {
+      const renewed: ReplicaPin = {
+        replicaId,
+        directoryHigh: identity.directoryHigh,
+        directoryLow: identity.directoryLow,
+        startCounter: identity.startCounter,
+      };
+      replica.pins = [...replica.pins.filter((known) => known.replicaId !== replicaId), renewed];
+      replica.raft.saveState();
+    }
+    return true;
+  }
+}

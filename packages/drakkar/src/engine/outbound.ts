@@ -1,0 +1,252 @@
+/**
+ * Everything that leaves the host in one turn, as few frames as possible: one frame of blocks for each distinct set of
+ * addressees (usually one in all), whose bytes go to those peers' connections and to the log; one frame of messages a
+ * peer; frames of old blocks for single peers that catch up.
+ *
+ * Knows peers, not shards: what to send to whom was decided by the protocol.
+ */
+import {
+  BLOCK_HEADER_WORDS,
+  copyWords,
+  writeBlockHeader,
+  type BlockHeader,
+} from '../wire/block.ts';
+import type { BlockRef } from '../wire/block-ref.ts';
+import { skipEntries } from '../wire/entry.ts';
+import { FRAME_HEADER_BYTES, FrameType, sealFrame } from '../wire/frame.ts';
+import { FRAME_TARGET_BYTES } from '../wire/limits.ts';
+import { MESSAGE_WORDS, writeMessage, type Message } from '../wire/message.ts';
+import { SLAB_BYTES, type Slab, type SlabPool } from '../wire/slab.ts';
+import type { LogDb } from '../wal/logdb.ts';
+import type { Peer } from '../transport/transport.ts';
+import type { BlockBuffer } from './open-block.ts';
+
+/** Peers that get the same frame. Interned: equal sets are the same object. */
+export class AddresseeSet {
+  readonly peers: readonly Peer[];
+  /** Sealed blocks of this turn, with the reference each becomes. */
+  readonly blocks: BlockBuffer[] = [];
+  readonly refs: BlockRef[] = [];
+  /** Gives a block's buffer back to the open block it came from. */
+  readonly recyclers: BlockRecycler[] = [];
+
+  constructor(peers: readonly Peer[]) {
+    this.peers = peers;
+  }
+}
+
+export interface BlockRecycler {
+  recycleBlock(block: BlockBuffer): void;
+}
+
+const FIRST_MESSAGE_WORDS = 64 * MESSAGE_WORDS;
+
+class PeerQueue {
+  readonly peer: Peer;
+  messages = new Uint32Array(FIRST_MESSAGE_WORDS);
+  messageWords = 0;
+  /** Catch-up: pieces of frames, each `BLOCK_HEADER` and entries, already copied. */
+  catchUp: Uint32Array | undefined;
+  catchUpWords = 0;
+  catchUpBlocks = 0;
+
+  constructor(peer: Peer) {
+    this.peer = peer;
+  }
+}
+
+export class Outbound {
+  private readonly pool: SlabPool;
+  private readonly log: LogDb;
+  private readonly sets = new Map<string, AddresseeSet>();
+  private readonly touchedSets: AddresseeSet[] = [];
+  private readonly queues: PeerQueue[] = [];
+  private readonly touchedQueues: PeerQueue[] = [];
+  /** Called when a peer did not take a frame: what it held is lost. */
+  private readonly onLost: (peer: Peer) => void;
+  private slab: Slab;
+
+  constructor(pool: SlabPool, log: LogDb, onLost: (peer: Peer) => void) {
+    this.pool = pool;
+    this.log = log;
+    this.onLost = onLost;
+    this.slab = pool.acquire();
+  }
+
+  addresseeSet(peers: readonly Peer[]): AddresseeSet {
+    const sorted = [...peers].sort((a, b) => a.index - b.index);
+    const key = sorted.map((peer) => peer.index).join(',');
+    let set = this.sets.get(key);
+    if (set === undefined) {
+      set = new AddresseeSet(sorted);
+      this.sets.set(key, set);
+    }
+    return set;
+  }
+
+  /** Takes a sealed block of the leader; `ref` learns where its bytes are when the turn ends. */
+  addBlock(set: AddresseeSet, block: BlockBuffer, ref: BlockRef, recycler: BlockRecycler): void {
+    if (set.blocks.length === 0) this.touchedSets.push(set);
+    set.blocks.push(block);
+    set.refs.push(ref);
+    set.recyclers.push(recycler);
+  }
+
+  addMessage(peer: Peer, message: Message): void {
+    const queue = this.queueOf(peer);
+    if (queue.messageWords + MESSAGE_WORDS > queue.messages.length) {
+      const grown = new Uint32Array(queue.messages.length * 2);
+      grown.set(queue.messages);
+      queue.messages = grown;
+    }
+    this.touch(queue);
+    writeMessage(queue.messages, queue.messageWords, message);
+    queue.messageWords += MESSAGE_WORDS;
+  }
+
+  /** Copies `header.count` entries of `ref`, behind the first `skip`, for one peer that catches up. */
+  addCatchUp(peer: Peer, header: BlockHeader, ref: BlockRef, skip: number): void {
+    const { u32 } = ref.slab!;
+    const start = skipEntries(u32, ref.entriesWord, skip);
+    const end =
+      skip + header.count === ref.count ? ref.entriesEndWord : skipEntries(u32, start, header.count);
+    this.addBytes(peer, header, u32, start, end);
+  }
+
+  /** A block without entries. */
+  addProbe(peer: Peer, header: BlockHeader): void {
+    this.addBytes(peer, header, EMPTY_WORDS, 0, 0);
+  }
+
+  private addBytes(peer: Peer, header: BlockHeader, u32: Uint32Array, start: number, end: number): void {
+    const queue = this.queueOf(peer);
+    const words = BLOCK_HEADER_WORDS + end - start;
+    header.lengthBytes = words << 2;
+    if (queue.catchUpWords > 0 && (queue.catchUpWords + words) << 2 > FRAME_TARGET_BYTES) this.sendCatchUp(queue);
+    this.touch(queue);
+    if (queue.catchUp === undefined || queue.catchUpWords + words > queue.catchUp.length) {
+      const grown = new Uint32Array(Math.max(words, (queue.catchUp?.length ?? 2048) * 2));
+      if (queue.catchUp !== undefined) copyWords(queue.catchUp, 0, grown, 0, queue.catchUpWords);
+      queue.catchUp = grown;
+    }
+    writeBlockHeader(queue.catchUp, queue.catchUpWords, header);
+    copyWords(u32, start, queue.catchUp, queue.catchUpWords + BLOCK_HEADER_WORDS, end - start);
+    queue.catchUpWords += words;
+    queue.catchUpBlocks++;
+  }
+
+  private queueOf(peer: Peer): PeerQueue {
+    const queue = this.queues[peer.index];
+    if (queue !== undefined) return queue;
+    const made = new PeerQueue(peer);
+    this.queues[peer.index] = made;
+    return made;
+  }
+
+  private touch(queue: PeerQueue): void {
+    if (queue.messageWords === 0 && queue.catchUpWords === 0) this.touchedQueues.push(queue);
+  }
+
+  /** Seals and sends all that was added. The log gets its frames first, so that a send that fails changes nothing there. */
+  flush(): void {
+    this.flushBlocks();
+    for (const queue of this.touchedQueues) {
+      if (queue.catchUpWords > 0) this.sendCatchUp(queue);
+      if (queue.messageWords > 0) this.sendMessages(queue);
+      // A burst of catch-up need not be remembered in memory.
+      if (queue.catchUp !== undefined && queue.catchUp.length << 2 > FRAME_TARGET_BYTES) queue.catchUp = undefined;
+    }
+    this.touchedQueues.length = 0;
+  }
+
+  /** Only the leader's blocks: what must stand in the log before a state record of the same shard. */
+  flushBlocks(): void {
+    for (const set of this.touchedSets) this.flushSet(set);
+    this.touchedSets.length = 0;
+  }
+
+  private flushSet(set: AddresseeSet): void {
+    const { blocks, refs } = set;
+    let from = 0;
+    while (from < blocks.length) {
+      let bytes = FRAME_HEADER_BYTES;
+      let to = from;
+      do bytes += blocks[to++]!.lengthBytes;
+      while (to < blocks.length && bytes + blocks[to]!.lengthBytes <= FRAME_TARGET_BYTES);
+      const offset = this.reserve(bytes);
+      const slab = this.slab;
+      let word = (offset + FRAME_HEADER_BYTES) >>> 2;
+      for (let i = from; i < to; i++) {
+        const block = blocks[i]!;
+        const ref = refs[i]!;
+        copyWords(block.u32, 0, slab.u32, word, block.endWord);
+        slab.retain();
+        ref.slab = slab;
+        ref.entriesWord = word + BLOCK_HEADER_WORDS;
+        word += block.endWord;
+        ref.entriesEndWord = word;
+        set.recyclers[i]!.recycleBlock(block);
+      }
+      sealFrame(slab.u8, slab.u32, offset, bytes, FrameType.Blocks, to - from);
+      this.log.appendFrame(slab, offset, bytes);
+      for (const peer of set.peers) this.sendTo(peer, slab, offset, bytes);
+      from = to;
+    }
+    blocks.length = 0;
+    refs.length = 0;
+    set.recyclers.length = 0;
+  }
+
+  private sendMessages(queue: PeerQueue): void {
+    const words = queue.messageWords;
+    queue.messageWords = 0;
+    const bytes = FRAME_HEADER_BYTES + (words << 2);
+    const offset = this.reserve(bytes);
+    copyWords(queue.messages, 0, this.slab.u32, (offset + FRAME_HEADER_BYTES) >>> 2, words);
+    sealFrame(this.slab.u8, this.slab.u32, offset, bytes, FrameType.Messages, words / MESSAGE_WORDS);
+    this.sendTo(queue.peer, this.slab, offset, bytes);
+  }
+
+  private sendCatchUp(queue: PeerQueue): void {
+    this.sendWords(queue.peer, FrameType.Blocks, queue.catchUp!, queue.catchUpWords, queue.catchUpBlocks);
+    queue.catchUpWords = 0;
+    queue.catchUpBlocks = 0;
+  }
+
+  /** Sends a frame of its own with `words` words of content. */
+  sendWords(peer: Peer, type: FrameType, content: Uint32Array, words: number, count: number): boolean {
+    const bytes = FRAME_HEADER_BYTES + (words << 2);
+    const offset = this.reserve(bytes);
+    copyWords(content, 0, this.slab.u32, (offset + FRAME_HEADER_BYTES) >>> 2, words);
+    sealFrame(this.slab.u8, this.slab.u32, offset, bytes, type, count);
+    return this.sendTo(peer, this.slab, offset, bytes);
+  }
+
+  private sendTo(peer: Peer, slab: Slab, offset: number, bytes: number): boolean {
+    if (peer.send(slab, offset, bytes)) return true;
+    this.onLost(peer);
+    return false;
+  }
+
+  /** Room for `bytes` in the current slab, which is changed for a fresh one when it is full. */
+  reserve(bytes: number): number {
+    if (this.slab.usedBytes + bytes > this.slab.sizeBytes) {
+      this.slab.release();
+      this.slab = this.pool.acquire(Math.max(bytes, SLAB_BYTES));
+    }
+    const offset = this.slab.usedBytes;
+    this.slab.usedBytes += bytes;
+    return offset;
+  }
+
+  /** The slab that `reserve` gave room in. */
+  get currentSlab(): Slab {
+    return this.slab;
+  }
+
+  close(): void {
+    this.slab.release();
+  }
+}
+
+const EMPTY_WORDS = new Uint32Array(0);

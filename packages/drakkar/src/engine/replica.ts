@@ -1,0 +1,438 @@
+/**
+ * One replica of one shard on this host: its protocol core, its state machine, and the callers that wait. All decisions
+ * are the core's; this file connects them with the engine's turn. Runs on the event loop, never waits.
+ */
+import { DrakkarError, invariant } from '../errors.ts';
+import { BlockRef } from '../wire/block-ref.ts';
+import { BLOCK_HEADER_WORDS, BlockHeader, writeBlockHeader } from '../wire/block.ts';
+import { ENTRY_MAX_BYTES } from '../wire/limits.ts';
+import { EntryType, skipEntries, type SessionFields } from '../wire/entry.ts';
+import type { Membership } from '../wire/membership.ts';
+import type { Message } from '../wire/message.ts';
+import type { Raft } from '../raft/raft.ts';
+import { ApplyStatus, type ApplySink } from '../rsm/apply-sink.ts';
+import type { Rsm } from '../rsm/rsm.ts';
+import type { Snapshotter } from '../rsm/snapshotter.ts';
+import type { Result } from '../rsm/state-machine.ts';
+import type { ReplicaPin } from '../wal/logdb.ts';
+import type { Peer } from '../transport/transport.ts';
+import type { Engine } from './engine.ts';
+import { HELD_MESSAGES_MAX, UNAPPLIED_BYTES_MAX, UNSEALED_BYTES_MAX } from './limits.ts';
+import { OpenBlock, type BlockBuffer, forEachOwnEntry } from './open-block.ts';
+import type { AddresseeSet } from './outbound.ts';
+import { PendingReads } from './pending-reads.ts';
+import { BatchState, PendingRing, type ProposeCallback } from './pending-ring.ts';
+
+export interface ReplicaSettings {
+  readonly shardId: number;
+  readonly replicaId: number;
+  readonly snapshotEntries: number;
+  readonly compactionOverhead: number;
+  readonly electionTicks: number;
+}
+
+/** A message that waits for a write of its shard to become durable (fault F12). */
+export interface HeldMessage {
+  readonly after: number;
+  readonly message: Message;
+}
+
+export type ReplicaStatus = 'running' | 'failed' | 'stopped';
+
+// `new Promise` hands its functions to an executor; one shared executor saves a closure per proposal (hot-path §1).
+let capturedResolve: (value: any) => void;
+let capturedReject: (error: unknown) => void;
+const capture = (resolve: (value: any) => void, reject: (error: unknown) => void): void => {
+  capturedResolve = resolve;
+  capturedReject = reject;
+};
+
+const sealing = new BlockHeader();
+
+export class Replica implements ApplySink {
+  readonly engine: Engine;
+  readonly settings: ReplicaSettings;
+  readonly shardId: number;
+  readonly replicaId: number;
+  /** Set right after construction: the core needs the outbox, which needs this. */
+  raft!: Raft;
+  readonly rsm: Rsm;
+  readonly snapshotter: Snapshotter;
+  status: ReplicaStatus = 'running';
+  failure: DrakkarError | undefined;
+
+  /** Part of the key of every entry proposed here; new at every start. */
+  readonly nonce: number;
+  readonly openBlock = new OpenBlock();
+  readonly pending = new PendingRing();
+  readonly reads = new PendingReads();
+  readonly held: HeldMessage[] = [];
+
+  /** In the engine's list of replicas that the next turn looks at. */
+  isReady = false;
+  /** A block went out in this turn, so the commit index needs no message of its own. */
+  sentBlock = false;
+  /** A core call wrote to the log since the last flush; acknowledgements follow. */
+  isTouched = false;
+
+  /** By slot: the peer a member lives at (undefined for this replica). */
+  peers: (Peer | undefined)[] = [];
+  /** Addressee sets by slot mask, filled as masks come up. */
+  readonly sets = new Map<number, AddresseeSet>();
+  /** By slot: the inbound session whose incarnation was checked against the pin. */
+  verifiedSessions: number[] = [];
+
+  /** Newest snapshot that is durable and recorded. */
+  snapshotIndex = 0;
+  snapshotTerm = 0;
+  /** No automatic snapshot below this applied index: the last one failed. */
+  snapshotNotBefore = 0;
+  bootstrap: Uint8Array;
+  pins: ReplicaPin[];
+
+  /** A snapshot is being taken, installed or received. */
+  isSnapshotting = false;
+  isRestoring = false;
+  /** Blocks are being read from the log. */
+  isFetching = false;
+  readonly stopController = new AbortController();
+  /** Index that must be applied for `whenReady`; those who wait. */
+  readonly watchers: { index: number; resolve: () => void }[] = [];
+
+  constructor(
+    engine: Engine,
+    settings: ReplicaSettings,
+    rsm: Rsm,
+    snapshotter: Snapshotter,
+    bootstrap: Uint8Array,
+    pins: readonly ReplicaPin[],
+  ) {
+    this.engine = engine;
+    this.settings = settings;
+    this.shardId = settings.shardId;
+    this.replicaId = settings.replicaId;
+    this.rsm = rsm;
+    this.snapshotter = snapshotter;
+    this.bootstrap = bootstrap;
+    this.pins = [...pins];
+    this.nonce = engine.env.random.u32() || 1;
+  }
+
+  get membership(): Membership {
+    return this.rsm.membership;
+  }
+
+  // Ways in.
+
+  /** The reason why nothing can be proposed right now. */
+  private refusal(bytes: number, count: number): DrakkarError | undefined {
+    if (this.status !== 'running') return this.unavailable();
+    if (bytes > ENTRY_MAX_BYTES) {
+      return new DrakkarError('ERR_PAYLOAD_TOO_BIG', `a command of ${bytes} bytes exceeds ${ENTRY_MAX_BYTES}`);
+    }
+    if (this.engine.log.isFull) {
+      return new DrakkarError('ERR_DISK_FULL', `the disk under ${this.engine.dir} is full; free some room`);
+    }
+    if (this.raft.leaderId === 0) {
+      return new DrakkarError('ERR_NO_LEADER', `shard ${this.shardId} has no leader at the moment; try again`);
+    }
+    if (!this.pending.hasRoom(count)) return this.busy('too many proposals wait for their answers');
+    if (this.openBlock.pendingBytes + bytes > UNSEALED_BYTES_MAX) return this.busy('the log cannot keep up');
+    if (this.raft.log.unappliedBytes > UNAPPLIED_BYTES_MAX) return this.busy('the state machine cannot keep up');
+    return undefined;
+  }
+
+  private busy(why: string): DrakkarError {
+    return new DrakkarError('ERR_SYSTEM_BUSY', `shard ${this.shardId} is busy: ${why}; try again later`);
+  }
+
+  unavailable(): DrakkarError {
+    if (this.failure !== undefined) {
+      return new DrakkarError(
+        'ERR_SHARD_FAILED',
+        `the replica of shard ${this.shardId} on this host has failed (${this.failure.code}); ask another host`,
+        { cause: this.failure, outcome: 'not-applied' },
+      );
+    }
+    return new DrakkarError('ERR_SHARD_STOPPED', `shard ${this.shardId} was stopped`, { outcome: 'not-applied' });
+  }
+
+  propose(command: Uint8Array, timeoutTicks: number): Promise<Result> {
+    const refusal = this.refusal(command.length, 1);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    const sequence = this.pending.nextSequence;
+    const promise = new Promise<Result>(capture);
+    this.pending.addPromise(capturedResolve, capturedReject, this.engine.tickCount + timeoutTicks);
+    this.openBlock.put(EntryType.Command, sequence, this.nonce, command);
+    if (!this.isReady) this.engine.markReady(this);
+    return promise;
+  }
+
+  proposeCallback(command: Uint8Array, callback: ProposeCallback, cookie: number, timeoutTicks: number): void {
+    const refusal = this.refusal(command.length, 1);
+    if (refusal !== undefined) {
+      this.engine.env.scheduler.defer(() => callback(refusal, 0, cookie));
+      return;
+    }
+    const sequence = this.pending.nextSequence;
+    this.pending.addCallback(callback, cookie, this.engine.tickCount + timeoutTicks);
+    this.openBlock.put(EntryType.Command, sequence, this.nonce, command);
+    if (!this.isReady) this.engine.markReady(this);
+  }
+
+  proposeBatch(commands: readonly Uint8Array[], timeoutTicks: number): Promise<Result[]> {
+    let largest = 0;
+    for (let i = 0; i < commands.length; i++) largest = Math.max(largest, commands[i]!.length);
+    const refusal = this.refusal(largest, commands.length);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    if (commands.length === 0) return Promise.resolve([]);
+    const deadline = this.engine.tickCount + timeoutTicks;
+    const promise = new Promise<Result[]>(capture);
+    const batch = new BatchState(commands.length, capturedResolve, capturedReject);
+    for (let i = 0; i < commands.length; i++) {
+      const sequence = this.pending.nextSequence;
+      this.pending.addBatchMember(batch, i, deadline);
+      this.openBlock.put(EntryType.Command, sequence, this.nonce, commands[i]!);
+    }
+    if (!this.isReady) this.engine.markReady(this);
+    return promise;
+  }
+
+  proposeSession(
+    type: EntryType,
+    session: SessionFields,
+    command: Uint8Array,
+    timeoutTicks: number,
+  ): Promise<Result> {
+    const refusal = this.refusal(command.length, 1);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    const sequence = this.pending.nextSequence;
+    const promise = new Promise<Result>(capture);
+    this.pending.addPromise(capturedResolve, capturedReject, this.engine.tickCount + timeoutTicks);
+    this.openBlock.putSession(type, sequence, this.nonce, session, command);
+    this.engine.markReady(this);
+    return promise;
+  }
+
+  /** Gives up waiting for the proposal that `propose` was just called for: its outcome stays unknown. */
+  abandon(sequence: number, error: DrakkarError): void {
+    this.pending.fail(sequence, error);
+  }
+
+  read(query: unknown, timeoutTicks: number): Promise<unknown> {
+    if (this.status !== 'running') return Promise.reject(this.unavailable());
+    if (!this.reads.hasRoom) return Promise.reject(this.busy('too many reads wait for their answers'));
+    const promise = new Promise<unknown>(capture);
+    this.reads.add(query, capturedResolve, capturedReject, this.engine.tickCount + timeoutTicks);
+    if (!this.isReady) this.engine.markReady(this);
+    return promise;
+  }
+
+  // The turn.
+
+  /** Seals what was proposed, or passes it on to the leader; asks for the reads; sends to those who lag. */
+  turn(mayseal: boolean): void {
+    const { raft } = this;
+    this.sentBlock = false;
+    if (!this.openBlock.isEmpty && mayseal) {
+      if (raft.isLeader) {
+        if (raft.canPropose) this.sealBlocks();
+      } else this.passOn();
+    }
+    if (this.reads.hasOpen) this.askReads();
+    raft.flushReads();
+    if (raft.needsCatchUp) raft.catchUp();
+    if (!this.sentBlock && raft.isLeader) raft.flushCommit();
+  }
+
+  private sealBlocks(): void {
+    for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take()) {
+      const { raft } = this;
+      const { log } = raft;
+      sealing.lengthBytes = block.lengthBytes;
+      sealing.count = block.count;
+      sealing.shardId = this.shardId;
+      sealing.term = raft.term;
+      sealing.senderTerm = raft.term;
+      sealing.prevTerm = log.lastTerm;
+      sealing.firstIndex = log.lastIndex + 1;
+      sealing.commitIndex = raft.commitIndex;
+      sealing.senderId = this.replicaId;
+      sealing.flags = 0;
+      writeBlockHeader(block.u32, 0, sealing);
+      // Its place in a slab follows when the turn's frames are built; until then only its size is right.
+      const words = block.endWord - BLOCK_HEADER_WORDS;
+      const ref = new BlockRef(sealing.firstIndex, block.count, raft.term, sealing.prevTerm, undefined, 0, words);
+      const mask = raft.appendOwn(ref);
+      this.engine.outbound.addBlock(this.addresseeSet(mask), block, ref, this);
+      this.sentBlock = true;
+    }
+  }
+
+  recycleBlock(block: BlockBuffer): void {
+    this.openBlock.recycle(block);
+  }
+
+  private addresseeSet(mask: number): AddresseeSet {
+    let set = this.sets.get(mask);
+    if (set === undefined) {
+      const peers: Peer[] = [];
+      for (let slot = 0; slot < this.peers.length; slot++) {
+        const peer = this.peers[slot];
+        if ((mask & (1 << slot)) !== 0 && peer !== undefined) peers.push(peer);
+      }
+      set = this.engine.outbound.addresseeSet(peers);
+      this.sets.set(mask, set);
+    }
+    return set;
+  }
+
+  /** A follower's proposals go to the leader, once (design §7.6). Without one they certainly were not applied. */
+  private passOn(): void {
+    const leader = this.raft.leaderId === 0 ? undefined : this.peerOf(this.raft.leaderId);
+    for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take()) {
+      if (leader === undefined || !this.engine.forward(this, leader, block)) {
+        const error = new DrakkarError(
+          'ERR_NOT_LEADER',
+          `shard ${this.shardId} lost its leader before the proposal left this host; try again`,
+        );
+        block.forEachOwn(this.nonce, (sequence) => this.pending.fail(sequence, error));
+      }
+      this.openBlock.recycle(block);
+    }
+  }
+
+  private askReads(): void {
+    const context = this.reads.close();
+    if (!this.raft.readIndex(context)) {
+      this.reads.drop(
+        context,
+        new DrakkarError('ERR_NO_LEADER', `shard ${this.shardId} has no leader at the moment; try again`),
+      );
+    }
+  }
+
+  peerOf(replicaId: number): Peer | undefined {
+    return this.peers[this.raft.slots.indexOf(replicaId)];
+  }
+
+  // Applying.
+
+  /**
+   * Applies what is committed and durable here. Stops at blocks whose bytes must be read first, while a snapshot holds the state
+   * machine, and when `deadlineMs` has passed; gives true when there is more to do at once.
+   */
+  applyCommitted(deadlineMs: number): boolean {
+    const { raft, rsm } = this;
+    if (this.isRestoring || rsm.busy) return false;
+    while (raft.appliedIndex < raft.applyLimit) {
+      const from = raft.appliedIndex + 1;
+      const ref = raft.log.blockAt(from);
+      invariant(ref !== undefined, `shard ${this.shardId}: entry ${from} is committed and not in the log`);
+      const { slab } = ref;
+      if (slab === undefined) {
+        this.engine.fetch(this, from);
+        break;
+      }
+      const to = Math.min(ref.lastIndex, raft.applyLimit);
+      const word = skipEntries(slab.u32, ref.entriesWord, from - ref.firstIndex);
+      rsm.apply(slab.u8, slab.u32, word, from, to - from + 1, ref.term, this);
+      raft.applied(to);
+      if (raft.appliedIndex < raft.applyLimit && this.engine.env.clock.nowMs() > deadlineMs) {
+        this.afterApply();
+        return true;
+      }
+    }
+    this.afterApply();
+    return false;
+  }
+
+  private afterApply(): void {
+    this.raft.trim();
+    this.serveReads();
+    if (this.watchers.length > 0) this.wakeWatchers();
+    this.engine.snapshots.considerSnapshot(this);
+  }
+
+  serveReads(): void {
+    if (this.reads.isServable(this.raft.appliedIndex)) this.reads.serve(this.raft.appliedIndex, this.lookup);
+  }
+
+  private readonly lookup = (query: unknown): unknown => this.rsm.lookup(query);
+
+  private wakeWatchers(): void {
+    const due = this.watchers.filter((watcher) => watcher.index <= this.raft.appliedIndex);
+    if (due.length === 0) return;
+    const rest = this.watchers.filter((watcher) => watcher.index > this.raft.appliedIndex);
+    this.watchers.length = 0;
+    this.watchers.push(...rest);
+    for (const watcher of due) watcher.resolve();
+  }
+
+  /** From the state machine, for each entry that was proposed here. */
+  applied(sequence: number, _index: number, status: ApplyStatus, result: Result): void {
+    if (status === ApplyStatus.Ok) this.pending.complete(sequence, result);
+    else this.pending.fail(sequence, errorOfStatus(status, this.shardId));
+  }
+
+  // Time and ends.
+
+  tick(tickCount: number): void {
+    this.raft.tick();
+    if (this.pending.count > 0) this.pending.expire(tickCount, this.timeoutError);
+    this.reads.expire(tickCount);
+  }
+
+  private readonly timeoutError = (): DrakkarError =>
+    new DrakkarError('ERR_TIMEOUT', `a proposal to shard ${this.shardId} was not answered in time`);
+
+  /** The proposals in blocks that a newer leader's entries replaced may still be committed by a third one. */
+  failTruncated(ref: BlockRef, fromIndex: number): void {
+    if (ref.slab === undefined || this.pending.count === 0) return;
+    const skip = Math.max(0, fromIndex - ref.firstIndex);
+    const error = new DrakkarError(
+      'ERR_DROPPED',
+      `a new leader of shard ${this.shardId} replaced the proposal; whether it was applied is unknown`,
+    );
+    const start = skipEntries(ref.slab.u32, ref.entriesWord, skip);
+    forEachOwnEntry(ref.slab.u32, start, ref.entriesEndWord, this.nonce, (sequence) => {
+      this.pending.fail(sequence, error);
+    });
+  }
+
+  hold(message: HeldMessage): void {
+    // Each message is repeated by its sender's timers, so that the newest are the ones worth keeping.
+    if (this.held.length === HELD_MESSAGES_MAX) this.held.shift();
+    this.held.push(message);
+  }
+
+  /** Ends all waiting. Unsealed proposals certainly were not applied, the others may have been. */
+  end(error: DrakkarError): void {
+    const unsealed = new DrakkarError(error.code, error.message, { cause: error.cause, outcome: 'not-applied' });
+    for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take()) {
+      block.forEachOwn(this.nonce, (sequence) => this.pending.fail(sequence, unsealed));
+    }
+    this.pending.failAll(error);
+    this.reads.failAll(unsealed);
+    this.held.length = 0;
+    this.stopController.abort(error);
+    for (const watcher of this.watchers.splice(0)) watcher.resolve();
+  }
+}
+
+function errorOfStatus(status: ApplyStatus, shardId: number): DrakkarError {
+  switch (status) {
+    case ApplyStatus.SessionNotFound:
+      return new DrakkarError(
+        'ERR_SESSION_NOT_FOUND',
+        `the session is unknown to shard ${shardId}: it was closed, or evicted after too long without use`,
+      );
+    case ApplyStatus.SessionResponded:
+      return new DrakkarError(
+        'ERR_SESSION_RESPONDED',
+        `the session has already acknowledged an answer for this series in shard ${shardId}`,
+      );
+    default:
+      return new DrakkarError('ERR_REJECTED', `shard ${shardId} rejected the entry`);
+  }
+}

@@ -1,0 +1,328 @@
+/** What a leader does: append, send, count, confirm reads, hand over. */
+import { invariant } from '../errors.ts';
+import type { BlockRef } from '../wire/block-ref.ts';
+import { MESSAGE_NO_REPLY, MessageType, type Message } from '../wire/message.ts';
+import { becomeFollower } from './election.ts';
+import { MemberState, type Member } from './member.ts';
+import { majorityReached } from './quorum.ts';
+import type { Raft } from './raft.ts';
+import type { ReadRequest } from './read-index.ts';
+
+export function tick(raft: Raft): void {
+  const { electionTicks, heartbeatTicks, checkQuorum } = raft.config;
+  if (raft.stallTicks >= electionTicks) {
+    giveAway(raft);
+    return;
+  }
+  if (++raft.electionElapsed >= electionTicks) {
+    raft.electionElapsed = 0;
+    if (checkQuorum && !hearsQuorum(raft)) {
+      becomeFollower(raft, raft.term, 0);
+      return;
+    }
+  }
+  if (raft.transferTarget !== 0 && ++raft.transferElapsed >= electionTicks) endTransfer(raft, 'timeout');
+  flushReads(raft);
+  if (++raft.heartbeatElapsed >= heartbeatTicks) broadcastHeartbeat(raft);
+}
+
+/** Whether a majority was heard of since the last time this was asked (thesis §6.2). */
+function hearsQuorum(raft: Raft): boolean {
+  let active = 0;
+  for (const member of raft.members) {
+    const isSelf = member.replicaId === raft.config.replicaId;
+    if (member.isVoter && (isSelf || (member.isActive && !member.hasRegressed))) active++;
+    member.isActive = false;
+  }
+  return active >= raft.quorum;
+}
+
+/** The disk stands still: another one leads better (design §7.7). No heartbeat leaves any more. */
+function giveAway(raft: Raft): void {
+  let best: Member | undefined;
+  for (const member of raft.members) {
+    if (!isOther(raft, member) || !member.isVoter || !member.isActive || member.hasRegressed) continue;
+    if (best === undefined || member.matchIndex > best.matchIndex) best = member;
+  }
+  if (best !== undefined) raft.send(MessageType.TimeoutNow, best.replicaId);
+  becomeFollower(raft, raft.term, 0);
+}
+
+function isOther(raft: Raft, member: Member): boolean {
+  return member.replicaId !== raft.config.replicaId;
+}
+
+export function broadcastHeartbeat(raft: Raft): void {
+  raft.heartbeatElapsed = 0;
+  raft.heartbeatNumber++;
+  for (const member of raft.members) {
+    if (!isOther(raft, member)) continue;
+    const commit = Math.min(member.matchIndex, raft.commitIndex);
+    if (commit > member.sentCommit) member.sentCommit = commit;
+    raft.send(MessageType.Heartbeat, member.replicaId, {
+      commit,
+      hint: raft.reads.hasRounds ? raft.reads.round : 0,
+      logTerm: raft.heartbeatNumber,
+    });
+  }
+}
+
+// Sending.
+
+export function appendOwn(raft: Raft, ref: BlockRef): number {
+  invariant(raft.role === 'leader' && ref.term === raft.term, 'only a leader appends, and in its own term');
+  invariant(ref.firstIndex === raft.log.lastIndex + 1, 'an own block does not stand at the end of the log');
+  raft.log.append(ref);
+  raft.writes.push(ref, ref.lastIndex);
+  if (raft.termStartIndex === 0) raft.termStartIndex = ref.firstIndex;
+  raft.verifiedIndex = ref.lastIndex;
+  let mask = 0;
+  const { members } = raft;
+  for (let slot = 0; slot < members.length; slot++) {
+    if (slot === raft.selfSlot) continue;
+    const member = members[slot]!;
+    const fits = member.state === MemberState.Replicate && member.nextIndex === ref.firstIndex;
+    if (!fits || member.isWindowFull || member.hasRegressed) {
+      raft.lags = true;
+      continue;
+    }
+    member.sent(ref.lastIndex, ref.sizeBytes, raft.heartbeatNumber);
+    member.sentCommit = raft.commitIndex;
+    mask |= 1 << slot;
+  }
+  return mask;
+}
+
+export function catchUp(raft: Raft): void {
+  raft.lags = false;
+  for (let slot = 0; slot < raft.members.length; slot++) {
+    const member = raft.members[slot]!;
+    if (slot === raft.selfSlot || member.hasRegressed) continue;
+    if (member.state === MemberState.Probe && !member.isWaiting) probe(raft, slot, member);
+    else if (member.state === MemberState.Replicate) pipeline(raft, slot, member);
+  }
+}
+
+/** The first block, or the question whether the logs match, then silence until the answer. */
+function probe(raft: Raft, slot: number, member: Member): void {
+  const { log } = raft;
+  if (member.nextIndex > log.lastIndex) {
+    if (member.matchIndex >= log.lastIndex) return;
+    raft.outbox.sendProbe(slot, log.lastIndex, log.lastTerm);
+    member.nextIndex = log.lastIndex + 1;
+    member.isWaiting = true;
+    return;
+  }
+  if (member.nextIndex <= log.compactedIndex) {
+    startSnapshot(raft, slot, member);
+    return;
+  }
+  const ref = log.blockAt(member.nextIndex)!;
+  const skip = member.nextIndex - ref.firstIndex;
+  if (raft.outbox.sendBlock(slot, ref, skip, ref.count - skip, skip > 0 ? ref.term : ref.prevTerm)) {
+    member.isWaiting = true;
+    member.sentCommit = raft.commitIndex;
+  } else raft.lags = true;
+}
+
+function pipeline(raft: Raft, slot: number, member: Member): void {
+  const { log } = raft;
+  let bytes = 0;
+  while (member.nextIndex <= log.lastIndex && !member.isWindowFull) {
+    if (member.nextIndex <= log.compactedIndex) {
+      startSnapshot(raft, slot, member);
+      return;
+    }
+    if (bytes >= raft.config.maxSendBytes) {
+      raft.lags = true;
+      return;
+    }
+    const ref = log.blockAt(member.nextIndex)!;
+    const skip = member.nextIndex - ref.firstIndex;
+    if (!raft.outbox.sendBlock(slot, ref, skip, ref.count - skip, skip > 0 ? ref.term : ref.prevTerm)) {
+      raft.lags = true;
+      return;
+    }
+    member.sent(ref.lastIndex, ref.sizeBytes, raft.heartbeatNumber);
+    member.sentCommit = raft.commitIndex;
+    bytes += ref.sizeBytes;
+  }
+}
+
+function startSnapshot(raft: Raft, slot: number, member: Member): void {
+  member.becomeSnapshot();
+  raft.outbox.sendSnapshot(slot);
+}
+
+export function flushCommit(raft: Raft): void {
+  for (let slot = 0; slot < raft.members.length; slot++) {
+    const member = raft.members[slot]!;
+    if (slot === raft.selfSlot) continue;
+    const commit = Math.min(member.matchIndex, raft.commitIndex);
+    if (commit <= member.sentCommit) continue;
+    member.sentCommit = commit;
+    raft.send(MessageType.Heartbeat, member.replicaId, { flags: MESSAGE_NO_REPLY, commit });
+  }
+}
+
+// Counting.
+
+export function onReplicateResponse(raft: Raft, message: Message): void {
+  const member = raft.memberOf(message.from);
+  if (member === undefined || member.hasRegressed) return;
+  member.isActive = true;
+  if (message.rejected) onReject(raft, member, message);
+  else onAck(raft, member, message.logIndex);
+}
+
+function onReject(raft: Raft, member: Member, message: Message): void {
+  const { log } = raft;
+  if (member.state === MemberState.Replicate) {
+    if (message.logIndex <= member.matchIndex) return; // an old answer
+    member.becomeProbe(member.matchIndex + 1);
+  } else if (member.state === MemberState.Probe && member.nextIndex - 1 !== message.logIndex) return;
+  else if (member.state === MemberState.Snapshot) return;
+  // The same back-off from this side: nothing above the last own entry with a term that the follower may have.
+  const agree = log.findAtMostTerm(Math.min(message.hint, log.lastIndex), message.logTerm);
+  member.becomeProbe(Math.max(agree + 1, member.matchIndex + 1));
+  // No agreement above what is compacted here: only a snapshot helps.
+  const disagreesBelow = message.hint < log.compactedIndex || message.logIndex <= log.compactedIndex;
+  if (agree <= log.compactedIndex && disagreesBelow) member.nextIndex = Math.min(message.hint + 1, log.compactedIndex);
+  raft.lags = true;
+}
+
+function onAck(raft: Raft, member: Member, index: number): void {
+  invariant(index <= raft.log.lastIndex, `replica ${member.replicaId} acknowledges ${index}, beyond the log's end`);
+  if (index > member.matchIndex) {
+    member.matchIndex = index;
+    member.matchedAtHeartbeat = raft.heartbeatNumber;
+    if (member.nextIndex <= index) member.nextIndex = index + 1;
+    member.arrived(index);
+    maybeCommit(raft);
+  }
+  if (member.state === MemberState.Probe) member.becomeReplicate();
+  else if (member.state === MemberState.Snapshot && member.matchIndex >= raft.log.compactedIndex) member.becomeReplicate();
+  if (member.nextIndex <= raft.log.lastIndex) raft.lags = true;
+  if (raft.transferTarget === member.replicaId && member.matchIndex === raft.log.lastIndex) {
+    raft.send(MessageType.TimeoutNow, member.replicaId);
+  }
+}
+
+const reached = new Float64Array(64);
+
+/** Commits what a majority has durably, from the own term on (Raft §5.4.2, figure 8). */
+export function maybeCommit(raft: Raft): void {
+  if (raft.role !== 'leader') return;
+  let count = 0;
+  for (let slot = 0; slot < raft.members.length; slot++) {
+    const member = raft.members[slot]!;
+    if (!member.isVoter) continue;
+    reached[count++] =
+      slot === raft.selfSlot ? raft.writes.durableIndex : member.hasRegressed ? 0 : member.matchIndex;
+  }
+  const index = majorityReached(reached, count);
+  if (index > raft.commitIndex && raft.termStartIndex > 0 && index >= raft.termStartIndex) raft.commitIndex = index;
+}
+
+/** What every member that is sent to in step has; bytes up to there need not stay in memory. */
+export function replicatedIndex(raft: Raft): number {
+  let index = Number.POSITIVE_INFINITY;
+  for (let slot = 0; slot < raft.members.length; slot++) {
+    const member = raft.members[slot]!;
+    if (slot === raft.selfSlot || member.state !== MemberState.Replicate) continue;
+    if (member.matchIndex < index) index = member.matchIndex;
+  }
+  return index;
+}
+
+export function onHeartbeatResponse(raft: Raft, message: Message): void {
+  const member = raft.memberOf(message.from);
+  if (member === undefined || member.hasRegressed) return;
+  member.isActive = true;
+  // An answer to a heartbeat that was sent after the acknowledgement came: its log cannot be shorter, unless it was lost.
+  if (message.logTerm > member.matchedAtHeartbeat && message.hintHigh < member.matchIndex) {
+    member.hasRegressed = true;
+    raft.outbox.memberRegressed(member.replicaId);
+    return;
+  }
+  if (message.logIndex > member.matchIndex) onAck(raft, member, message.logIndex);
+  if (member.state === MemberState.Probe) {
+    if (member.matchIndex < raft.log.lastIndex) {
+      member.isWaiting = false;
+      raft.lags = true;
+    }
+  } else if (member.state === MemberState.Replicate) {
+    const isLost = message.logTerm > member.sentAtHeartbeat && message.hintHigh < member.nextIndex - 1;
+    if (isLost) {
+      member.becomeProbe(member.matchIndex + 1);
+      raft.lags = true;
+    } else if (member.isWindowFull) {
+      member.freeOldest();
+      raft.lags = true;
+    }
+  }
+  if (message.hint > 0) confirmRound(raft, member, message.hint);
+}
+
+export function onUnreachable(raft: Raft, member: Member): void {
+  if (member.state === MemberState.Replicate) member.becomeProbe(member.matchIndex + 1);
+  else if (member.state === MemberState.Probe) member.isWaiting = false;
+}
+
+export function onSnapshotReport(raft: Raft, member: Member, ok: boolean, index: number): void {
+  if (member.state !== MemberState.Snapshot) return;
+  member.becomeProbe(ok ? Math.max(member.matchIndex, index) + 1 : member.matchIndex + 1);
+  raft.lags = true;
+}
+
+// Reads.
+
+/** One round of heartbeats confirms every read that waits, once an entry of the own term is committed (thesis §6.4). */
+export function flushReads(raft: Raft): void {
+  if (!raft.reads.hasWaiting || raft.termStartIndex === 0 || raft.commitIndex < raft.termStartIndex) return;
+  const round = raft.reads.startRound(raft.commitIndex);
+  if (raft.quorum === 1) releaseReads(raft, round);
+  else broadcastHeartbeat(raft);
+}
+
+function confirmRound(raft: Raft, member: Member, round: number): void {
+  if (!raft.reads.hasRounds || round <= member.readRound || round > raft.reads.round) return;
+  member.readRound = round;
+  let count = 0;
+  for (let slot = 0; slot < raft.members.length; slot++) {
+    const voter = raft.members[slot]!;
+    if (!voter.isVoter) continue;
+    reached[count++] = slot === raft.selfSlot ? raft.reads.round : voter.hasRegressed ? 0 : voter.readRound;
+  }
+  releaseReads(raft, majorityReached(reached, count));
+}
+
+function releaseReads(raft: Raft, round: number): void {
+  raft.reads.release(round, (request: ReadRequest, index: number) => {
+    if (request.from === raft.config.replicaId) raft.outbox.readReady(request.context, index);
+    else raft.send(MessageType.ReadIndexResponse, request.from, { logIndex: index, hint: request.context });
+  });
+}
+
+// Handing over.
+
+export function transferTo(raft: Raft, targetId: number): boolean {
+  const target = raft.memberOf(targetId);
+  if (target === undefined || !target.isVoter || targetId === raft.config.replicaId) {
+    raft.outbox.transferEnded(targetId, 'target-invalid');
+    return false;
+  }
+  if (raft.transferTarget === targetId) return true;
+  if (raft.transferTarget !== 0) endTransfer(raft, 'superseded');
+  raft.transferTarget = targetId;
+  raft.transferElapsed = 0;
+  if (target.matchIndex === raft.log.lastIndex) raft.send(MessageType.TimeoutNow, targetId);
+  else raft.lags = true; // it catches up first; the acknowledgement of the last entry sends it off
+  return true;
+}
+
+function endTransfer(raft: Raft, outcome: 'timeout' | 'superseded'): void {
+  const target = raft.transferTarget;
+  raft.transferTarget = 0;
+  raft.outbox.transferEnded(target, outcome);
+}

@@ -1,0 +1,137 @@
+/** What a leader knows of one member, and how fast it may send to it (thesis §10.2.1; flow control as in etcd's progress). */
+
+export const MemberState = {
+  /** `nextIndex` is a guess: one block at a time, then wait for the answer. */
+  Probe: 0,
+  /** The logs match up to `nextIndex - 1` or will, once what is under way arrives: pipelined. */
+  Replicate: 1,
+  /** The entries it needs are compacted: a snapshot is under way. */
+  Snapshot: 2,
+} as const;
+export type MemberState = (typeof MemberState)[keyof typeof MemberState];
+
+const FIRST_WINDOW = 16;
+
+export class Member {
+  readonly replicaId: number;
+  readonly isVoter: boolean;
+  state: MemberState = MemberState.Probe;
+  /** Highest index known to be durable and matching there. Only grows within a term. */
+  matchIndex = 0;
+  /** First index to be sent next; always above `matchIndex`. */
+  nextIndex = 1;
+  /** Probe only: one is under way. */
+  isWaiting = false;
+  /** Heard of since the last check of the quorum. */
+  isActive = false;
+  /** Commit index that it was last told. */
+  sentCommit = 0;
+  /** Newest read round that it confirmed. */
+  readRound = 0;
+  /** Number of the newest heartbeat when `matchIndex` last grew, and when entries were last sent. */
+  matchedAtHeartbeat = 0;
+  sentAtHeartbeat = 0;
+  /** It lost what it had acknowledged: counts for nothing while this leader's term lasts (F6, F19). */
+  hasRegressed = false;
+
+  private readonly maxBlocks: number;
+  private readonly maxBytes: number;
+  /** Blocks under way: their last indexes and sizes, a ring. */
+  private lastIndexes = new Float64Array(FIRST_WINDOW);
+  private sizes = new Float64Array(FIRST_WINDOW);
+  private head = 0;
+  private count = 0;
+  private bytes = 0;
+
+  constructor(replicaId: number, isVoter: boolean, maxBlocks: number, maxBytes: number) {
+    this.replicaId = replicaId;
+    this.isVoter = isVoter;
+    this.maxBlocks = maxBlocks;
+    this.maxBytes = maxBytes;
+  }
+
+  /** A new leader knows nothing of the others. */
+  reset(nextIndex: number): void {
+    this.state = MemberState.Probe;
+    this.matchIndex = 0;
+    this.nextIndex = nextIndex;
+    this.isWaiting = false;
+    this.isActive = false;
+    this.sentCommit = 0;
+    this.readRound = 0;
+    this.matchedAtHeartbeat = 0;
+    this.sentAtHeartbeat = 0;
+    this.hasRegressed = false;
+    this.clearWindow();
+  }
+
+  get isWindowFull(): boolean {
+    return this.count >= this.maxBlocks || this.bytes >= this.maxBytes;
+  }
+
+  get inflightBlocks(): number {
+    return this.count;
+  }
+
+  becomeProbe(nextIndex: number): void {
+    this.state = MemberState.Probe;
+    this.nextIndex = nextIndex;
+    this.isWaiting = false;
+    this.clearWindow();
+  }
+
+  becomeReplicate(): void {
+    this.state = MemberState.Replicate;
+    this.nextIndex = this.matchIndex + 1;
+    this.isWaiting = false;
+    this.clearWindow();
+  }
+
+  becomeSnapshot(): void {
+    this.state = MemberState.Snapshot;
+    this.isWaiting = false;
+    this.clearWindow();
+  }
+
+  /** Entries up to `lastIndex` are on their way. */
+  sent(lastIndex: number, sizeBytes: number, heartbeat: number): void {
+    this.nextIndex = lastIndex + 1;
+    this.sentAtHeartbeat = heartbeat;
+    if (this.count === this.lastIndexes.length) this.grow();
+    const slot = (this.head + this.count) & (this.lastIndexes.length - 1);
+    this.lastIndexes[slot] = lastIndex;
+    this.sizes[slot] = sizeBytes;
+    this.count++;
+    this.bytes += sizeBytes;
+  }
+
+  /** Everything up to `index` has arrived. */
+  arrived(index: number): void {
+    while (this.count > 0 && this.lastIndexes[this.head]! <= index) this.freeOldest();
+  }
+
+  /** Lets one more block out, to a member that answers heartbeats though its window is full. */
+  freeOldest(): void {
+    if (this.count === 0) return;
+    this.bytes -= this.sizes[this.head]!;
+    this.head = (this.head + 1) & (this.lastIndexes.length - 1);
+    this.count--;
+  }
+
+  private clearWindow(): void {
+    this.head = this.count = this.bytes = 0;
+  }
+
+  private grow(): void {
+    const old = this.lastIndexes.length;
+    const lastIndexes = new Float64Array(old * 2);
+    const sizes = new Float64Array(old * 2);
+    for (let i = 0; i < this.count; i++) {
+      lastIndexes[i] = this.lastIndexes[(this.head + i) & (old - 1)]!;
+      sizes[i] = this.sizes[(this.head + i) & (old - 1)]!;
+    }
+    this.lastIndexes = lastIndexes;
+    this.sizes = sizes;
+    this.head = 0;
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * The files of the log: segments in use, spare ones to come, and their recycling. A segment is filled with zeros once, made
+ * durable with its name, and only then used (fault F11); growing files would cost two to nine times the flush (hot-path §2).
+ */
+import { DrakkarError } from '../errors.ts';
+import type { Env, File } from '../env/env.ts';
+import { PAGE_BYTES, readSegmentHeader, type SegmentHeader } from './layout.ts';
+
+const SPARES_MAX = 2;
+const FILL_BYTES = 1024 * 1024;
+
+export class Segment {
+  readonly epoch: number;
+  readonly path: string;
+  readonly file: File;
+  readonly header: SegmentHeader | undefined;
+  /** Offset of the next group; the end once the segment is not written any more. */
+  offset: number;
+  /** Shards with blocks in it. */
+  readonly blockShards = new Set<number>();
+  /** Reads under way; the file is not recycled before they end. */
+  readers = 0;
+
+  constructor(epoch: number, path: string, file: File, header: SegmentHeader | undefined, offset: number) {
+    this.epoch = epoch;
+    this.path = path;
+    this.file = file;
+    this.header = header;
+    this.offset = offset;
+  }
+}
+
+export class SegmentFiles {
+  readonly env: Env;
+  readonly dir: string;
+  readonly segmentBytes: number;
+  private readonly spares: string[] = [];
+  private spareNumber = 0;
+  private making: Promise<void> | undefined;
+
+  constructor(env: Env, dir: string, segmentBytes: number) {
+    this.env = env;
+    this.dir = dir;
+    this.segmentBytes = segmentBytes;
+  }
+
+  /** Opens the segments that are there, oldest first; spares are remembered, half-made ones removed. */
+  async openAll(): Promise<Segment[]> {
+    const { fs } = this.env;
+    const segments: Segment[] = [];
+    for (const name of await fs.list(this.dir)) {
+      const path = `${this.dir}/${name}`;
+      const match = /^([0-9a-f]{16})\.wal$/.exec(name);
+      if (match !== null) {
+        await this.checkMode(path);
+        const file = await fs.open(path, 'write', { dataSync: true });
+        const header = await readHeader(file);
+        const epoch = Number.parseInt(match[1]!, 16);
+        const isOwn = header !== undefined && header.epoch === epoch;
+        segments.push(new Segment(epoch, path, file, isOwn ? header : undefined, PAGE_BYTES));
+      } else if (/^spare-\d+$/.test(name)) {
+        const number = Number(name.slice(6));
+        this.spareNumber = Math.max(this.spareNumber, number);
+        const stat = await fs.stat(path);
+        if (stat?.sizeBytes === this.segmentBytes && this.spares.length < SPARES_MAX) this.spares.push(path);
+        else await fs.remove(path);
+      } else if (/^spare-\d+\.new$/.test(name)) await fs.remove(path);
+    }
+    return segments.sort((a, b) => a.epoch - b.epoch);
+  }
+
+  private async checkMode(path: string): Promise<void> {
+    const stat = await this.env.fs.stat(path);
+    if (stat === undefined || (stat.mode & 0o077) === 0) return;
+    throw new DrakkarError(
+      'ERR_DIR_PERMISSIONS',
+      `${path} has mode ${stat.mode.toString(8)}: others may reach it; expected 600, run chmod`,
+    );
+  }
+
+  get hasSpare(): boolean {
+    return this.spares.length > 0;
+  }
+
+  /** Sees to it that a spare is there; concurrent calls share the work. Rejects with the system's error. */
+  ensureSpare(): Promise<void> {
+    if (this.hasSpare) return Promise.resolve();
+    this.making ??= this.makeSpare().finally(() => {
+      this.making = undefined;
+    });
+    return this.making;
+  }
+
+  private async makeSpare(): Promise<void> {
+    const { fs } = this.env;
+    const path = `${this.dir}/spare-${++this.spareNumber}`;
+    const temporary = `${path}.new`;
+    try {
+      await fs.remove(temporary);
+      const file = await fs.open(temporary, 'create');
+      try {
+        const zeros = new Uint8Array(Math.min(FILL_BYTES, this.segmentBytes));
+        for (let at = 0; at < this.segmentBytes; at += zeros.length) {
+          await writeAll(file, zeros, Math.min(zeros.length, this.segmentBytes - at), at);
+        }
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+      await fs.rename(temporary, path);
+      await fs.syncDirectory(this.dir);
+    } catch (error) {
+      // Half a spare only takes the room that is missing.
+      await fs.remove(temporary).catch(() => {});
+      throw error;
+    }
+    this.spares.push(path);
+  }
+
+  /** Turns a spare into the segment of `epoch`; the caller writes its header. */
+  async activate(epoch: number): Promise<Segment> {
+    await this.ensureSpare();
+    const spare = this.spares.shift()!;
+    const path = `${this.dir}/${epoch.toString(16).padStart(16, '0')}.wal`;
+    await this.env.fs.rename(spare, path);
+    await this.env.fs.syncDirectory(this.dir);
+    const file = await this.env.fs.open(path, 'write', { dataSync: true });
+    return new Segment(epoch, path, file, undefined, PAGE_BYTES);
+  }
+
+  /** The segment holds nothing that is needed: its file becomes a spare, or goes. */
+  async recycle(segment: Segment): Promise<void> {
+    const { fs } = this.env;
+    const size = await segment.file.sizeBytes();
+    await segment.file.close();
+    if (this.spares.length < SPARES_MAX && size === this.segmentBytes) {
+      const path = `${this.dir}/spare-${++this.spareNumber}`;
+      await fs.rename(segment.path, path);
+      await fs.syncDirectory(this.dir);
+      this.spares.push(path);
+    } else {
+      await fs.remove(segment.path);
+      await fs.syncDirectory(this.dir);
+    }
+  }
+
+  /** Waits for a spare that is being made. */
+  async settle(): Promise<void> {
+    await this.making?.catch(() => {});
+  }
+}
+
+async function readHeader(file: File): Promise<SegmentHeader | undefined> {
+  const page = new Uint8Array(PAGE_BYTES);
+  if ((await file.read(page, 0, PAGE_BYTES, 0)) < PAGE_BYTES) return undefined;
+  return readSegmentHeader(page);
+}
+
+export function writeAll(file: File, bytes: Uint8Array, lengthBytes: number, position: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    file.write(bytes, 0, lengthBytes, position, (error) => (error === null ? resolve() : reject(error)));
+  });
+}

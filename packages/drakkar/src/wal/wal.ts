@@ -1,0 +1,422 @@
+/**
+ * The log database: one sequence of groups for all shards of an engine. One write is in flight; what is appended meanwhile is
+ * the next group. Nothing is acknowledged before it is durable, and nothing is after a failed write (F5).
+ */
+import { DrakkarError } from '../errors.ts';
+import type { Env, Timer } from '../env/env.ts';
+import type { BlockPlace, BlockRef } from '../wire/block-ref.ts';
+import { blockCount, blockFirstIndex, blockLengthBytes, blockShardId } from '../wire/block.ts';
+import { FRAME_HEADER_BYTES, FRAME_HEADER_WORDS, FrameType, frameCount, frameType, sealFrame } from '../wire/frame.ts';
+import { Slab, type SlabPool } from '../wire/slab.ts';
+import { Compaction } from './compaction.ts';
+import { FrameReader } from './frame-reader.ts';
+import {
+  GROUP_HEADER_BYTES,
+  GROUP_MAX_BYTES,
+  PAGE_BYTES,
+  SEGMENT_BYTES,
+  WAL_FORMAT,
+  pagesUp,
+  sealGroup,
+  writeSegmentHeader,
+  type LogEnd,
+} from './layout.ts';
+import type { LogDb, LogSink, RecoveredShard, ShardState } from './logdb.ts';
+import {
+  RECORD_REMOVED,
+  RECORD_RESETS_LOG,
+  recordBytes,
+  recordFlags,
+  recordLengthBytes,
+  recordShardId,
+  writeRecord,
+} from './records.ts';
+import { Replay } from './replay.ts';
+import { scanSegments } from './scan.ts';
+import { Segment, SegmentFiles, writeAll } from './segments.ts';
+
+/** Bytes that may wait; the engine stops far below. */
+export const PENDING_BYTES_MAX = 256 * 1024 * 1024;
+const FULL_RETRY_MS = 500;
+
+export interface WalOptions {
+  readonly env: Env;
+  readonly dir: string;
+  readonly pool: SlabPool;
+  /** Default 64 MiB. A multiple of 4096; at least 16 pages. */
+  readonly segmentBytes?: number;
+}
+
+export interface WalCounters {
+  groups: number;
+  frames: number;
+  bytes: number;
+  /** Milliseconds that all group writes took. */
+  writeMs: number;
+  lastWriteMs: number;
+  segmentsMade: number;
+  segmentsFreed: number;
+  blocksMoved: number;
+}
+
+/** A frame that waits to be written. */
+interface PendingFrame {
+  readonly slab: Slab;
+  readonly offset: number;
+  readonly lengthBytes: number;
+  /** Written by the log for itself: told to `done`, not to the sink. */
+  readonly done: ((segment: Segment, frameOffset: number) => void) | undefined;
+  /** The newest state of a shard, for state frames. */
+  readonly state: ShardState | undefined;
+}
+
+/** Opens the log in `dir`: reads what is there, and begins a new segment behind it. */
+export async function openWal(options: WalOptions): Promise<Wal> {
+  const { env, dir, pool } = options;
+  const files = new SegmentFiles(env, dir, options.segmentBytes ?? SEGMENT_BYTES);
+  await env.fs.makeDirectory(dir);
+  const segments = await files.openAll();
+  const replay = new Replay();
+  const { end, damage } = await scanSegments(segments, replay.visit);
+  // What was read may be in the page cache only: make it durable before anything is promised on it (F5).
+  const last = segments[segments.length - 1];
+  if (last !== undefined) await last.file.sync();
+  const { recovered, stateEpochs } = replay.finish(damage);
+  const wal = new Wal(env, files, segments, recovered, stateEpochs, end, damage !== undefined, pool);
+  await wal.begin();
+  return wal;
+}
+
+export class Wal implements LogDb {
+  readonly name = 'wal';
+  readonly recovered: ReadonlyMap<number, RecoveredShard>;
+  readonly counters: WalCounters = {
+    groups: 0,
+    frames: 0,
+    bytes: 0,
+    writeMs: 0,
+    lastWriteMs: 0,
+    segmentsMade: 0,
+    segmentsFreed: 0,
+    blocksMoved: 0,
+  };
+  pendingBytes = 0;
+  isFull = false;
+  readonly env: Env;
+  readonly files: SegmentFiles;
+  /** Oldest first; the last is written to. */
+  readonly segments: Segment[];
+  /** Newest state record of each shard and the segment it stands in. */
+  readonly states = new Map<number, { state: ShardState; epoch: number }>();
+  private readonly reader = new FrameReader();
+  private readonly compaction: Compaction;
+  private end: LogEnd;
+  private sink: LogSink | undefined;
+  liveBlocks: (shardId: number) => Iterable<BlockRef> = () => [];
+  private pending: PendingFrame[] = [];
+  private writing: PendingFrame[] = [];
+  private isWriting = false;
+  private writeStarted = 0;
+  private staging = new Slab(GROUP_HEADER_BYTES + GROUP_MAX_BYTES + PAGE_BYTES);
+  private stagedBytes = 0;
+  private failure: DrakkarError | undefined;
+  private isClosing = false;
+  private retryTimer: Timer | undefined;
+  private idleWaiters: (() => void)[] = [];
+
+  constructor(
+    env: Env,
+    files: SegmentFiles,
+    segments: Segment[],
+    recovered: ReadonlyMap<number, RecoveredShard>,
+    stateEpochs: ReadonlyMap<number, number>,
+    end: LogEnd,
+    isDamaged: boolean,
+    _pool: SlabPool,
+  ) {
+    this.env = env;
+    this.files = files;
+    this.segments = segments;
+    this.recovered = recovered;
+    for (const [shardId, epoch] of stateEpochs) this.states.set(shardId, { state: recovered.get(shardId)!.state, epoch });
+    this.end = end;
+    this.compaction = new Compaction(this, isDamaged);
+  }
+
+  /** Every opening writes to a segment of its own, never behind an old tail (F1). */
+  async begin(): Promise<void> {
+    try {
+      await this.roll();
+    } catch (cause) {
+      throw diskError(cause, this.files.dir);
+    }
+  }
+
+  start(sink: LogSink, liveBlocks: (shardId: number) => Iterable<BlockRef>): void {
+    this.sink = sink;
+    this.liveBlocks = liveBlocks;
+    this.compaction.consider();
+  }
+
+  // Appending.
+
+  appendFrame(slab: Slab, offset: number, lengthBytes: number): void {
+    slab.retain();
+    this.push({ slab, offset, lengthBytes, done: undefined, state: undefined });
+  }
+
+  appendState(state: ShardState, resetsLog: boolean): void {
+    this.pushState(state, resetsLog ? RECORD_RESETS_LOG : 0, undefined);
+  }
+
+  /** A record of the log's own: a copy for compaction, or the mark of a removed shard. */
+  pushState(state: ShardState, flags: number, done: PendingFrame['done']): void {
+    const lengthBytes = FRAME_HEADER_BYTES + recordBytes(state);
+    const slab = new Slab(lengthBytes);
+    writeRecord(slab.u8, slab.u32, FRAME_HEADER_WORDS, state, flags);
+    sealFrame(slab.u8, slab.u32, 0, lengthBytes, FrameType.Records, 1);
+    this.push({ slab, offset: 0, lengthBytes, done, state: (flags & RECORD_REMOVED) === 0 ? state : undefined });
+  }
+
+  pushOwn(slab: Slab, lengthBytes: number, done: PendingFrame['done']): void {
+    this.push({ slab, offset: 0, lengthBytes, done, state: undefined });
+  }
+
+  private push(frame: PendingFrame): void {
+    if (this.failure !== undefined || this.isClosing) {
+      frame.slab.release();
+      return; // nothing is acknowledged any more
+    }
+    if (this.pendingBytes + frame.lengthBytes > PENDING_BYTES_MAX) {
+      frame.slab.release();
+      throw new DrakkarError('ERR_SYSTEM_BUSY', `the log in ${this.files.dir} has too much to write`);
+    }
+    this.pendingBytes += frame.lengthBytes;
+    this.pending.push(frame);
+  }
+
+  flush(): void {
+    if (this.isWriting || this.pending.length === 0 || this.isFull || this.failure !== undefined) return;
+    this.isWriting = true;
+    const bytes = this.chooseGroup();
+    const segment = this.current;
+    if (segment.offset + pagesUp(GROUP_HEADER_BYTES + bytes) > this.files.segmentBytes) {
+      this.rollAndWrite(bytes);
+      return;
+    }
+    this.writeGroup(bytes);
+  }
+
+  get current(): Segment {
+    return this.segments[this.segments.length - 1]!;
+  }
+
+  /** Moves what the next group holds from `pending` to `writing`; gives its size. */
+  private chooseGroup(): number {
+    const { pending } = this;
+    let bytes = 0;
+    let count = 0;
+    while (count < pending.length) {
+      const next = pending[count]!.lengthBytes;
+      if (count > 0 && bytes + next > GROUP_MAX_BYTES) break;
+      bytes += next;
+      count++;
+    }
+    if (count === pending.length) {
+      this.writing = pending;
+      this.pending = [];
+    } else this.writing = pending.splice(0, count);
+    return bytes;
+  }
+
+  private rollAndWrite(bytes: number): void {
+    this.roll().then(
+      () => {
+        if (this.isFull) {
+          this.isFull = false;
+          this.sink?.roomAgain();
+        }
+        this.writeGroup(bytes);
+        this.compaction.consider();
+      },
+      (cause: unknown) => {
+        const error = diskError(cause, this.files.dir);
+        if (error.code !== 'ERR_DISK_FULL') {
+          this.fail(error);
+          return;
+        }
+        // Not fatal: nothing was written. What waits goes on waiting.
+        if (!this.isFull) {
+          this.isFull = true;
+          this.sink?.diskFull(error);
+        }
+        this.retryTimer = this.env.scheduler.after(FULL_RETRY_MS, () => this.rollAndWrite(bytes));
+      },
+    );
+  }
+
+  /** Begins the next segment; its header says where the log ended before it. */
+  private async roll(): Promise<void> {
+    const epoch = (this.segments.length > 0 ? this.current.epoch : this.end.epoch) + 1;
+    const segment = await this.files.activate(epoch);
+    const page = new Uint8Array(PAGE_BYTES);
+    const header = { format: WAL_FORMAT, epoch, sizeBytes: this.files.segmentBytes, before: this.end };
+    writeSegmentHeader(page, header);
+    await writeAll(segment.file, page, PAGE_BYTES, 0);
+    this.segments.push(segment);
+    this.counters.segmentsMade++;
+    // The next spare is filled in the background; whether that worked is found out when it is needed.
+    this.files.ensureSpare().catch(() => {});
+  }
+
+  private writeGroup(bytes: number): void {
+    const segment = this.current;
+    const lengthBytes = GROUP_HEADER_BYTES + bytes;
+    const padded = pagesUp(lengthBytes);
+    if (padded > this.staging.sizeBytes) this.staging = new Slab(padded);
+    const { u8, u32 } = this.staging;
+    let at = GROUP_HEADER_BYTES;
+    for (const frame of this.writing) {
+      u8.set(frame.slab.u8.subarray(frame.offset, frame.offset + frame.lengthBytes), at);
+      frame.slab.release();
+      at += frame.lengthBytes;
+    }
+    u8.fill(0, lengthBytes, padded);
+    const groupNumber = this.end.groupNumber + 1;
+    const checksum = sealGroup(u8, u32, 0, {
+      epoch: segment.epoch,
+      offset: segment.offset,
+      groupNumber,
+      previousChecksum: this.end.groupChecksum,
+      lengthBytes,
+      frameCount: this.writing.length,
+    });
+    this.stagedBytes = lengthBytes;
+    this.end = { epoch: segment.epoch, offset: segment.offset + padded, groupNumber, groupChecksum: checksum };
+    this.writeStarted = this.env.clock.nowMs();
+    segment.file.write(u8, 0, padded, segment.offset, this.written);
+  }
+
+  private readonly written = (cause: Error | null): void => {
+    if (cause !== null) {
+      this.fail(diskError(cause, this.current.path, true));
+      return;
+    }
+    const segment = this.current;
+    const start = segment.offset;
+    segment.offset = this.end.offset;
+    this.countGroup();
+    const { writing } = this;
+    this.writing = [];
+    let at = GROUP_HEADER_BYTES;
+    for (let i = 0; i < writing.length; i++) {
+      const frame = writing[i]!;
+      this.pendingBytes -= frame.lengthBytes;
+      if (frame.state !== undefined) this.states.set(frame.state.shardId, { state: frame.state, epoch: segment.epoch });
+      if (frame.done === undefined) this.tellSink(segment, at, start + at);
+      else frame.done(segment, start + at);
+      at += frame.lengthBytes;
+    }
+    this.isWriting = false;
+    this.sink?.groupDurable();
+    this.flush();
+    if (!this.isWriting) for (const wake of this.idleWaiters.splice(0)) wake();
+  };
+
+  private countGroup(): void {
+    const { counters } = this;
+    counters.groups++;
+    counters.frames += this.writing.length;
+    counters.bytes += this.stagedBytes;
+    counters.lastWriteMs = this.env.clock.nowMs() - this.writeStarted;
+    counters.writeMs += counters.lastWriteMs;
+  }
+
+  /** Walks the frame at `at` of the staging bytes, which stands at `frameOffset` of the segment. */
+  private tellSink(segment: Segment, at: number, frameOffset: number): void {
+    const { u32 } = this.staging;
+    const word = at >>> 2;
+    const frameBytes = u32[word]!;
+    let w = word + FRAME_HEADER_WORDS;
+    if (frameType(u32, word) === FrameType.Records) {
+      const end = (at + frameBytes) >>> 2;
+      for (; w < end; w += recordLengthBytes(u32, w) >>> 2) {
+        if ((recordFlags(u32, w) & RECORD_REMOVED) === 0) this.sink?.stateDurable(recordShardId(u32, w));
+      }
+      return;
+    }
+    for (let left = frameCount(u32, word); left > 0; left--) {
+      const shardId = blockShardId(u32, w);
+      segment.blockShards.add(shardId);
+      const blockOffset = (w - word) << 2;
+      const place: BlockPlace = {
+        segmentEpoch: segment.epoch,
+        frameOffset,
+        frameBytes,
+        blockOffset,
+        orderEpoch: segment.epoch,
+        orderOffset: frameOffset + blockOffset,
+      };
+      this.sink?.blockDurable(shardId, place, blockFirstIndex(u32, w), blockCount(u32, w));
+      w += blockLengthBytes(u32, w) >>> 2;
+    }
+  }
+
+  private fail(error: DrakkarError): void {
+    if (this.failure !== undefined) return;
+    this.failure = error;
+    for (const frame of this.pending.splice(0)) frame.slab.release();
+    this.pendingBytes = 0;
+    for (const wake of this.idleWaiters.splice(0)) wake();
+    this.sink?.failed(error);
+  }
+
+  // The rest.
+
+  readFrame(place: BlockPlace): Promise<Slab> {
+    const segment = this.segments.find((candidate) => candidate.epoch === place.segmentEpoch);
+    return this.reader.read(segment, place);
+  }
+
+  async removeShard(shardId: number): Promise<void> {
+    const known = this.states.get(shardId);
+    if (known === undefined) return;
+    this.states.delete(shardId);
+    await new Promise<void>((resolve) => {
+      this.pushState(known.state, RECORD_REMOVED, () => resolve());
+      this.flush();
+      if (this.failure !== undefined) resolve();
+    });
+  }
+
+  /** The engine may have given up entries: looks whether whole segments can go. */
+  consider(): void {
+    this.compaction.consider();
+  }
+
+  async close(): Promise<void> {
+    while (this.failure === undefined && !this.isFull && (this.isWriting || this.pending.length > 0)) {
+      this.flush();
+      await new Promise<void>((resolve) => this.idleWaiters.push(resolve));
+    }
+    this.isClosing = true;
+    this.retryTimer?.cancel();
+    await this.compaction.stop();
+    await this.files.settle();
+    this.reader.close();
+    for (const segment of this.segments) await segment.file.close().catch(() => {});
+  }
+}
+
+/** A full disk while a segment is made is no catastrophe; an error of a write to the log is one, whatever its code. */
+function diskError(cause: unknown, path: string, inLog = false): DrakkarError {
+  const code = (cause as { code?: unknown } | undefined)?.code;
+  if (!inLog && (code === 'ENOSPC' || code === 'EFBIG')) {
+    return new DrakkarError('ERR_DISK_FULL', `no room for the next segment in ${path}; free some, the log goes on by itself`, {
+      cause,
+    });
+  }
+  return new DrakkarError('ERR_DISK_FAILED', `writing the log failed at ${path} (${String(code)}); replace the disk or restart`, {
+    cause,
+  });
+}
