@@ -11,7 +11,7 @@ import { BlockHeader, writeBlockHeader } from '../wire/block.ts';
 import type { BlockPlace } from '../wire/block-ref.ts';
 import { FrameType } from '../wire/frame.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
-import type { LogDb, LogSink, ShardState } from '../wal/logdb.ts';
+import type { LogDb, LogSink, RecoveredShard, ShardState } from '../wal/logdb.ts';
 import type { HostIdentity, InboundSession, Peer, SnapshotHeader, Transport } from '../transport/transport.ts';
 import type { EventSink } from './events.ts';
 import { Inbound } from './inbound.ts';
@@ -74,6 +74,8 @@ export class Engine implements LogSink {
   };
 
   readonly replicas = new Map<number, Replica>();
+  /** Shards that the log holds and that do not run: found at the opening, or stopped since. */
+  readonly parked: Map<number, RecoveredShard>;
   private readonly outboxes = new Map<Replica, ReplicaOutbox>();
   /** What the next turn looks at. */
   private ready: Replica[] = [];
@@ -99,13 +101,14 @@ export class Engine implements LogSink {
     this.tickMs = options.tickMs;
     this.onFailed = options.onFailed;
     this.outbound = new Outbound(options.pool, options.log, (peer) => this.peerLost(peer));
+    this.parked = new Map(options.log.recovered);
     this.inbound = new Inbound(this);
     this.incarnations = new Incarnations(this);
     this.snapshots = new Snapshots(this);
   }
 
   async start(): Promise<void> {
-    this.log.start(this, (shardId) => this.replicas.get(shardId)?.raft.log.blocks() ?? []);
+    this.log.start(this, (shardId) => this.replicas.get(shardId)?.raft.log.blocks() ?? this.parked.get(shardId)?.blocks ?? []);
     await this.transport.start({
       onFrame: (from, slab, offset, lengthBytes) => this.onFrame(from, slab, offset, lengthBytes),
       onSessionEnd: (from) => this.pausedSessions.delete(from),
@@ -120,6 +123,7 @@ export class Engine implements LogSink {
 
   addReplica(replica: Replica, outbox: ReplicaOutbox): void {
     this.replicas.set(replica.shardId, replica);
+    this.parked.delete(replica.shardId);
     this.outboxes.set(replica, outbox);
     this.markReady(replica);
   }
@@ -130,10 +134,27 @@ export class Engine implements LogSink {
     replica.end(error);
     this.transfers.end(replica, error);
     if (this.failure === undefined) await this.whenDurable(replica, replica.raft.writeNumber);
+    this.parked.set(replica.shardId, this.park(replica));
     this.replicas.delete(replica.shardId);
     this.outboxes.delete(replica);
     await replica.rsm.close();
     this.events.emit('replicaStopped', { shardId: replica.shardId, replicaId: replica.replicaId });
+  }
+
+  /** What a later start in this process finds, as if the log had just been read. */
+  private park(replica: Replica): RecoveredShard {
+    const blocks = [...replica.raft.log.blocks()];
+    for (const ref of blocks) ref.dropBytes();
+    const { raft } = replica;
+    // Only what is durable counts: a stop must not know more than a crash would leave.
+    const durable = blocks.filter((ref) => ref.place !== undefined);
+    const isWhole = durable.length === blocks.length;
+    return {
+      state: this.stateOf(replica),
+      blocks: durable,
+      commitIndex: isWhole ? raft.commitIndex : Math.min(raft.commitIndex, raft.durableIndex),
+      failure: replica.failure,
+    };
   }
 
   /** A broken invariant, a throwing state machine or a damaged log: this shard stops here, the others live on. */

@@ -49,6 +49,9 @@ const capture = (resolve: (value: any) => void, reject: (error: unknown) => void
 
 const sealing = new BlockHeader();
 
+/** A read of nothing: waits for all that a read waits for; the state machine never sees it. */
+export const BARRIER: unique symbol = Symbol('barrier');
+
 export class Replica implements ApplySink {
   readonly engine: Engine;
   readonly settings: ReplicaSettings;
@@ -96,8 +99,6 @@ export class Replica implements ApplySink {
   /** Blocks are being read from the log. */
   isFetching = false;
   readonly stopController = new AbortController();
-  /** Index that must be applied for `whenReady`; those who wait. */
-  readonly watchers: { index: number; resolve: () => void }[] = [];
 
   constructor(
     engine: Engine,
@@ -350,7 +351,6 @@ export class Replica implements ApplySink {
   private afterApply(): void {
     this.raft.trim();
     this.serveReads();
-    if (this.watchers.length > 0) this.wakeWatchers();
     this.engine.snapshots.considerSnapshot(this);
   }
 
@@ -358,16 +358,7 @@ export class Replica implements ApplySink {
     if (this.reads.isServable(this.raft.appliedIndex)) this.reads.serve(this.raft.appliedIndex, this.lookup);
   }
 
-  private readonly lookup = (query: unknown): unknown => this.rsm.lookup(query);
-
-  private wakeWatchers(): void {
-    const due = this.watchers.filter((watcher) => watcher.index <= this.raft.appliedIndex);
-    if (due.length === 0) return;
-    const rest = this.watchers.filter((watcher) => watcher.index > this.raft.appliedIndex);
-    this.watchers.length = 0;
-    this.watchers.push(...rest);
-    for (const watcher of due) watcher.resolve();
-  }
+  private readonly lookup = (query: unknown): unknown => (query === BARRIER ? undefined : this.rsm.lookup(query));
 
   /** From the state machine, for each entry that was proposed here. */
   applied(sequence: number, _index: number, status: ApplyStatus, result: Result): void {
@@ -416,7 +407,6 @@ export class Replica implements ApplySink {
     this.reads.failAll(unsealed);
     this.held.length = 0;
     this.stopController.abort(error);
-    for (const watcher of this.watchers.splice(0)) watcher.resolve();
   }
 }
 

@@ -37,10 +37,11 @@ export class Snapshots {
     if (index === replica.snapshotIndex) return index;
     replica.isSnapshotting = true;
     try {
-      await replica.snapshotter.save(index, term, replica.rsm.saveImage(replica.stopController.signal));
+      await replica.snapshotter.save(index, replica.rsm.saveImage(replica.stopController.signal));
       if (replica.status !== 'running') throw replica.unavailable();
       await this.record(replica, index, term);
     } finally {
+      replica.rsm.busy = false; // also when not one chunk was taken
       replica.isSnapshotting = false;
       this.engine.markReady(replica); // applying goes on
     }

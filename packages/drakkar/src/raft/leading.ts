@@ -264,7 +264,7 @@ export function onHeartbeatResponse(raft: Raft, message: Message): void {
   if (message.hint > 0) confirmRound(raft, member, message.hint);
 }
 
-export function onUnreachable(raft: Raft, member: Member): void {
+export function onUnreachable(member: Member): void {
   if (member.state === MemberState.Replicate) member.becomeProbe(member.matchIndex + 1);
   else if (member.state === MemberState.Probe) member.isWaiting = false;
 }

@@ -374,7 +374,7 @@ export class Raft {
 
   reportUnreachable(replicaId: number): void {
     const member = this.memberOf(replicaId);
-    if (this.role === 'leader' && member !== undefined) leading.onUnreachable(this, member);
+    if (this.role === 'leader' && member !== undefined) leading.onUnreachable(member);
   }
 
   reportReachable(replicaId: number): void {

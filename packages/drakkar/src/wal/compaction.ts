@@ -52,9 +52,10 @@ export class Compaction {
       });
   }
 
+  /** Waits for the copy that is under way, unless the log will never make it durable. */
   async stop(): Promise<void> {
     this.isStopped = true;
-    await this.running;
+    if (!this.wal.isStuck) await this.running;
   }
 
   private async run(): Promise<void> {

@@ -62,6 +62,8 @@ export interface LogDb {
   /** Bytes appended and not yet durable. */
   readonly pendingBytes: number;
   readonly isFull: boolean;
+  /** Plain numbers by name, for metrics. */
+  readonly counters: Readonly<Record<string, number>>;
   /** What was found at the opening, by shard id. */
   readonly recovered: ReadonlyMap<number, RecoveredShard>;
   /** Sets who is told, and who knows which blocks of a shard are live (for moving them out of old segments). */

@@ -47,7 +47,7 @@ export interface WalOptions {
   readonly segmentBytes?: number;
 }
 
-export interface WalCounters {
+export interface WalCounters extends Record<string, number> {
   groups: number;
   frames: number;
   bytes: number;
@@ -248,6 +248,7 @@ export class Wal implements LogDb {
         // Not fatal: nothing was written. What waits goes on waiting.
         if (!this.isFull) {
           this.isFull = true;
+          for (const wake of this.idleWaiters.splice(0)) wake();
           this.sink?.diskFull(error);
         }
         this.retryTimer = this.env.scheduler.after(FULL_RETRY_MS, () => this.rollAndWrite(bytes));
@@ -394,14 +395,19 @@ export class Wal implements LogDb {
     this.compaction.consider();
   }
 
+  /** What is pending will not become durable any more, or not soon. */
+  get isStuck(): boolean {
+    return this.failure !== undefined || this.isFull;
+  }
+
   async close(): Promise<void> {
-    while (this.failure === undefined && !this.isFull && (this.isWriting || this.pending.length > 0)) {
+    await this.compaction.stop();
+    while (!this.isStuck && (this.isWriting || this.pending.length > 0)) {
       this.flush();
       await new Promise<void>((resolve) => this.idleWaiters.push(resolve));
     }
     this.isClosing = true;
     this.retryTimer?.cancel();
-    await this.compaction.stop();
     await this.files.settle();
     this.reader.close();
     for (const segment of this.segments) await segment.file.close().catch(() => {});

@@ -1,0 +1,132 @@
+/** The file system of this machine. Writes of the hot path go through callbacks, everything else through promises. */
+import * as nodeFs from 'node:fs';
+import { dirname } from 'node:path';
+import type { File, FileStat, FileSystem, OpenMode, OpenOptions } from '../env.ts';
+import { lockDirectory } from './directory-lock.ts';
+
+const { O_CREAT, O_DSYNC, O_EXCL, O_RDONLY, O_RDWR } = nodeFs.constants;
+const { promises } = nodeFs;
+const EDQUOT = -122;
+
+const FLAGS: Record<OpenMode, number> = { read: O_RDONLY, write: O_RDWR, create: O_RDWR | O_CREAT | O_EXCL };
+
+/** Node has no name for a quota that is used up; for us it is a full disk (reliability §2, F10). */
+function named(error: NodeJS.ErrnoException | null): Error | null {
+  if (error !== null && error.errno === EDQUOT) error.code = 'ENOSPC';
+  return error;
+}
+
+class NodeFile implements File {
+  private readonly fd: number;
+
+  constructor(fd: number) {
+    this.fd = fd;
+  }
+
+  write(
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    position: number,
+    done: (error: Error | null) => void,
+  ): void {
+    nodeFs.write(this.fd, buffer, offset, length, position, (error, written) => {
+      if (error !== null) done(named(error));
+      else if (written === length) done(null);
+      else if (written === 0) done(Object.assign(new Error('the disk took nothing'), { code: 'ENOSPC' }));
+      else this.write(buffer, offset + written, length - written, position + written, done);
+    });
+  }
+
+  async read(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number> {
+    let total = 0;
+    while (total < length) {
+      const count = await new Promise<number>((resolve, reject) => {
+        nodeFs.read(this.fd, buffer, offset + total, length - total, position + total, (error, read) =>
+          error === null ? resolve(read) : reject(error),
+        );
+      });
+      if (count === 0) break;
+      total += count;
+    }
+    return total;
+  }
+
+  sync(): Promise<void> {
+    return settle((done) => nodeFs.fsync(this.fd, done));
+  }
+
+  truncate(sizeBytes: number): Promise<void> {
+    return settle((done) => nodeFs.ftruncate(this.fd, sizeBytes, done));
+  }
+
+  sizeBytes(): Promise<number> {
+    return new Promise((resolve, reject) => {
+      nodeFs.fstat(this.fd, (error, stats) => (error === null ? resolve(stats.size) : reject(error)));
+    });
+  }
+
+  close(): Promise<void> {
+    return settle((done) => nodeFs.close(this.fd, done));
+  }
+}
+
+function settle(call: (done: (error: NodeJS.ErrnoException | null | undefined) => void) => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    call((error) => (error === null || error === undefined ? resolve() : reject(named(error))));
+  });
+}
+
+function open(path: string, mode: OpenMode, options: OpenOptions = {}): Promise<File> {
+  const flags = FLAGS[mode] | (options.dataSync === true ? O_DSYNC : 0);
+  return new Promise((resolve, reject) => {
+    nodeFs.open(path, flags, 0o600, (error, fd) => (error === null ? resolve(new NodeFile(fd)) : reject(named(error))));
+  });
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const handle = await promises.open(path, 'r');
+  try {
+    await handle.sync();
+  } catch (error) {
+    // Windows cannot sync a directory; its names are durable without.
+    if (process.platform !== 'win32') throw error;
+  } finally {
+    await handle.close();
+  }
+}
+
+async function makeDirectory(path: string): Promise<void> {
+  try {
+    await promises.mkdir(path, { mode: 0o700 });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') return;
+    if (code !== 'ENOENT') throw error;
+    await makeDirectory(dirname(path));
+    await makeDirectory(path);
+    return;
+  }
+  await syncDirectory(dirname(path));
+}
+
+export const nodeFileSystem: FileSystem = {
+  open,
+  makeDirectory,
+  syncDirectory,
+  lockDirectory,
+  async list(path) {
+    return (await promises.readdir(path)).sort();
+  },
+  async stat(path): Promise<FileStat | undefined> {
+    try {
+      const stats = await promises.stat(path);
+      return { sizeBytes: stats.size, isDirectory: stats.isDirectory(), mode: stats.mode & 0o777 };
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      throw error;
+    }
+  },
+  rename: (from, to) => promises.rename(from, to),
+  remove: (path) => promises.rm(path, { recursive: true, force: true }),
+};

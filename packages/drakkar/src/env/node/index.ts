@@ -1,0 +1,18 @@
+/** This machine as an `Env`: the only place that touches its clock, timers, randomness, files and sockets. */
+import { silentLogger, type Env, type Logger } from '../env.ts';
+import { nodeClock } from './clock.ts';
+import { nodeFileSystem } from './file-system.ts';
+import { nodeNetwork } from './network.ts';
+import { createNodeRandom } from './random.ts';
+import { nodeScheduler } from './scheduler.ts';
+
+export function createNodeEnv(options: { logger?: Logger } = {}): Env {
+  return {
+    clock: nodeClock,
+    scheduler: nodeScheduler,
+    random: createNodeRandom(),
+    fs: nodeFileSystem,
+    network: nodeNetwork,
+    logger: options.logger ?? silentLogger,
+  };
+}

@@ -1,0 +1,16 @@
+/** The face of the library. What is not exported here is nobody's to rely on. */
+export { NodeHost } from './nodehost.ts';
+export type { CallOptions, NodeHostOptions, ReplicaOptions } from './config.ts';
+export { DrakkarError, ERROR_TABLE, type ErrorCode, type Outcome } from './errors.ts';
+export type { HostEventMap, HostEventName, HostListener } from './events.ts';
+export type { HostInfo, PeerInfo, ShardInfo } from './info.ts';
+export type { ProposeCallback } from './engine/pending-ring.ts';
+export { Entry } from './rsm/state-machine.ts';
+export type { EntryCursor, Result, SnapshotContext, StateMachine, StateMachineFactory } from './rsm/state-machine.ts';
+export { Session } from './session.ts';
+export { ShardHandle } from './shard-handle.ts';
+export type { Clock, Env, FileSystem, Logger, Network, Random, Scheduler } from './env/env.ts';
+export type { LogDb, LogSink, RecoveredShard, ReplicaPin, ShardState } from './wal/logdb.ts';
+export { openWal, type WalOptions } from './wal/wal.ts';
+export type { HostIdentity, InboundSession, Peer, Transport, TransportHandlers } from './transport/transport.ts';
+export { createTcpTransport, type TcpTransportOptions } from './transport/tcp.ts';

@@ -1,0 +1,370 @@
+/**
+ * `NodeHost`: one per process and server. Holds the replicas of many shards over one log, one transport and one engine, and is all
+ * that most programs need to know.
+ */
+import {
+  DEFAULTS,
+  checkCallOptions,
+  checkHostOptions,
+  checkReplicaOptions,
+  type CallOptions,
+  type NodeHostOptions,
+  type ReplicaOptions,
+} from './config.ts';
+import { startReplica } from './engine/bootstrap.ts';
+import { openDirectory, type HostDirectory } from './engine/directory.ts';
+import { Engine } from './engine/engine.ts';
+import type { ProposeCallback } from './engine/pending-ring.ts';
+import type { Replica } from './engine/replica.ts';
+import { createNodeEnv } from './env/node/index.ts';
+import type { Env } from './env/env.ts';
+import { DrakkarError } from './errors.ts';
+import { HostEvents, type HostEventName, type HostListener } from './events.ts';
+import { describeHost, describeShard, type HostInfo, type ShardInfo } from './info.ts';
+import { renderMetrics } from './metrics.ts';
+import type { Result, StateMachineFactory } from './rsm/state-machine.ts';
+import { Session } from './session.ts';
+import { ShardHandle } from './shard-handle.ts';
+import { createTcpTransport } from './transport/tcp.ts';
+import { SlabPool } from './wire/slab.ts';
+import { openWal } from './wal/wal.ts';
+
+const NO_OPTIONS: CallOptions = {};
+
+export class NodeHost {
+  private readonly env: Env;
+  private readonly directory: HostDirectory;
+  private readonly engine: Engine;
+  private readonly events: HostEvents;
+  private readonly tickMs: number;
+  private readonly timeoutMs: number;
+  private readonly handles = new Map<number, ShardHandle>();
+  private readonly starting = new Set<number>();
+  private closing: Promise<void> | undefined;
+
+  /**
+   * Opens the host: takes the directory, reads the log, begins to listen.
+   *
+   * @throws ERR_INVALID_OPTION, ERR_DIR_LOCKED, ERR_DIR_FOREIGN, ERR_DIR_FORMAT, ERR_DIR_PERMISSIONS, ERR_DIR_CORRUPT,
+   * ERR_ADDRESS_IN_USE, ERR_DISK_FULL, ERR_DISK_FAILED
+   */
+  static async open(options: NodeHostOptions): Promise<NodeHost> {
+    checkHostOptions(options);
+    const { logger } = options;
+    const env = options.env ?? createNodeEnv(logger === undefined ? {} : { logger });
+    const deploymentId = options.deploymentId ?? DEFAULTS.deploymentId;
+    const directory = await openDirectory(env, options.dir, deploymentId, options.raftAddress);
+    const pool = new SlabPool();
+    try {
+      const log = await (options.logDb ?? openWal)({ env, dir: directory.walDir, pool });
+      try {
+        const transport = (options.transport ?? createTcpTransport)({
+          env,
+          identity: directory.identity,
+          listenAddress: options.listenAddress ?? options.raftAddress,
+          pool,
+        });
+        const events = new HostEvents(env);
+        const tickMs = options.rttMs ?? DEFAULTS.rttMs;
+        const engine = new Engine({
+          env,
+          dir: options.dir,
+          log,
+          transport,
+          pool,
+          events,
+          tickMs,
+          onFailed: () => void transport.close(),
+        });
+        await engine.start();
+        return new NodeHost(env, directory, engine, events, tickMs, options.timeoutMs ?? DEFAULTS.timeoutMs);
+      } catch (error) {
+        await log.close();
+        throw error;
+      }
+    } catch (error) {
+      await directory.release();
+      throw error;
+    }
+  }
+
+  private constructor(
+    env: Env,
+    directory: HostDirectory,
+    engine: Engine,
+    events: HostEvents,
+    tickMs: number,
+    timeoutMs: number,
+  ) {
+    this.env = env;
+    this.directory = directory;
+    this.engine = engine;
+    this.events = events;
+    this.tickMs = tickMs;
+    this.timeoutMs = timeoutMs;
+  }
+
+  /** 128 random bits as hex, made with the directory. */
+  get id(): string {
+    return this.directory.identity.hostId;
+  }
+
+  get raftAddress(): string {
+    return this.directory.identity.raftAddress;
+  }
+
+  /** Set when the log failed: nothing runs here any more. */
+  get failed(): DrakkarError | undefined {
+    return this.engine.failure;
+  }
+
+  on<K extends HostEventName>(name: K, listener: HostListener<K>): this {
+    this.events.on(name, listener);
+    return this;
+  }
+
+  off<K extends HostEventName>(name: K, listener: HostListener<K>): this {
+    this.events.off(name, listener);
+    return this;
+  }
+
+  // Replicas.
+
+  /**
+   * Starts this host's replica of a shard. At the very first start `members` names all initial members, the same on every host; at
+   * a restart it may be left out. Resolves when the state machine is restored from its snapshot; the log behind it is
+   * applied as the shard goes on (`whenReady`).
+   *
+   * @throws ERR_INVALID_OPTION, ERR_SHARD_EXISTS, ERR_SHARD_MISMATCH, ERR_SHARD_NOT_BOOTSTRAPPED, ERR_LOG_CORRUPT,
+   * ERR_SNAPSHOT_CORRUPT, ERR_STATE_MACHINE
+   */
+  async startReplica(options: ReplicaOptions, factory: StateMachineFactory): Promise<void> {
+    checkReplicaOptions(options);
+    if (typeof factory !== 'function') {
+      throw new DrakkarError('ERR_INVALID_OPTION', 'startReplica: the second argument makes the state machine; expected a function');
+    }
+    this.assertOpen();
+    const { shardId, replicaId } = options;
+    if (this.engine.replicas.has(shardId) || this.starting.has(shardId)) {
+      throw new DrakkarError('ERR_SHARD_EXISTS', `shard ${shardId} runs on this host already`);
+    }
+    this.starting.add(shardId);
+    try {
+      await startReplica(
+        this.engine,
+        {
+          shardId,
+          replicaId,
+          members: options.members,
+          electionTicks: options.electionRtt ?? DEFAULTS.electionRtt,
+          heartbeatTicks: options.heartbeatRtt ?? DEFAULTS.heartbeatRtt,
+          preVote: options.preVote ?? true,
+          checkQuorum: options.checkQuorum ?? true,
+          snapshotEntries: options.snapshotEntries ?? DEFAULTS.snapshotEntries,
+          compactionOverhead: options.compactionOverhead ?? DEFAULTS.compactionOverhead,
+          raftAddress: this.raftAddress,
+          snapshotsDir: this.directory.snapshotsDir,
+        },
+        factory,
+      );
+    } finally {
+      this.starting.delete(shardId);
+    }
+    this.events.emit('replicaReady', { shardId, replicaId });
+  }
+
+  /** Stops this host's replica; the shard goes on elsewhere, and its data stays. Waiting calls end with `ERR_SHARD_STOPPED`. */
+  async stopReplica(shardId: number): Promise<void> {
+    const replica = this.replicaOf(shardId);
+    await this.engine.removeReplica(replica, new DrakkarError('ERR_SHARD_STOPPED', `shard ${shardId} was stopped on this host`));
+    this.handles.delete(shardId);
+  }
+
+  // Writes and reads.
+
+  /** A handle to a shard of this host that saves the look-up; for hot paths. Valid until the replica stops. */
+  shard(shardId: number): ShardHandle {
+    let handle = this.handles.get(shardId);
+    if (handle === undefined) {
+      handle = new ShardHandle(this.replicaOf(shardId), this.tickMs, this.timeoutMs);
+      this.handles.set(shardId, handle);
+    }
+    return handle;
+  }
+
+  /**
+   * Replicates `command`; resolves with the state machine's answer once it is applied here. On a follower it is passed on to the
+   * leader. Applied at most once, but after `ERR_TIMEOUT` it is unknown whether it was: see `DrakkarError.outcome`.
+   *
+   * @throws ERR_SHARD_NOT_FOUND, ERR_NO_LEADER, ERR_NOT_LEADER, ERR_SYSTEM_BUSY, ERR_PAYLOAD_TOO_BIG, ERR_TIMEOUT, ERR_ABORTED,
+   * ERR_DROPPED, ERR_DISK_FULL, ERR_SHARD_STOPPED, ERR_SHARD_FAILED
+   */
+  propose(shardId: number, command: Uint8Array, options: CallOptions = NO_OPTIONS): Promise<Result> {
+    const handle = this.handles.get(shardId);
+    if (handle !== undefined) return handle.propose(command, options);
+    return this.attempt(() => this.shard(shardId).propose(command, options));
+  }
+
+  /** Replicates several commands in order; resolves with all answers, rejects with the first error. */
+  proposeBatch(shardId: number, commands: readonly Uint8Array[], options: CallOptions = NO_OPTIONS): Promise<Result[]> {
+    return this.attempt(() => this.shard(shardId).proposeBatch(commands, options));
+  }
+
+  /** `propose` without a promise, for load generators and gateways. */
+  proposeCallback(shardId: number, command: Uint8Array, callback: ProposeCallback, cookie = 0): void {
+    this.shard(shardId).proposeCallback(command, callback, cookie);
+  }
+
+  /** Opens a session: its commands are applied at most once, and retried until their deadline. */
+  async openSession(shardId: number, options: CallOptions = NO_OPTIONS): Promise<Session> {
+    checkCallOptions('openSession', options);
+    const handle = this.shard(shardId);
+    const session = new Session(shardId, this.env, (...args) => handle.proposeSession(...args), this.timeoutMs);
+    await session.register(options);
+    return session;
+  }
+
+  /** Asks the state machine, linearizably: the answer holds every write that was answered before the call (thesis §6.4). */
+  read(shardId: number, query: unknown, options: CallOptions = NO_OPTIONS): Promise<unknown> {
+    return this.attempt(() => this.shard(shardId).read(query, options));
+  }
+
+  /** Asks the state machine of this host as it is now: fast, and possibly behind. */
+  staleRead(shardId: number, query: unknown): unknown {
+    return this.shard(shardId).staleRead(query);
+  }
+
+  // Care.
+
+  /** Takes a snapshot of this host's replica now, and compacts the log behind it. */
+  async requestSnapshot(shardId: number, options: CallOptions = NO_OPTIONS): Promise<{ index: number }> {
+    checkCallOptions('requestSnapshot', options);
+    const replica = this.replicaOf(shardId);
+    return { index: await this.within(this.engine.snapshots.take(replica), options, 'the snapshot goes on') };
+  }
+
+  /** Hands the shard's leadership to another voter; resolves when it leads. Call it on the leader's host. */
+  async transferLeader(shardId: number, targetReplicaId: number, options: CallOptions = NO_OPTIONS): Promise<void> {
+    checkCallOptions('transferLeader', options);
+    const replica = this.replicaOf(shardId);
+    const { raft } = replica;
+    if (raft.leaderId === targetReplicaId) return;
+    if (raft.leaderId === 0) throw new DrakkarError('ERR_NO_LEADER', `shard ${shardId} has no leader at the moment`);
+    const ended = raft.isLeader
+      ? this.engine.transfers.wait(replica, targetReplicaId)
+      : this.untilLeader(replica, targetReplicaId);
+    ended.catch(() => {});
+    raft.transferLeader(targetReplicaId);
+    this.engine.markReady(replica);
+    await this.within(ended, options, 'the transfer may go on');
+  }
+
+  private untilLeader(replica: Replica, leaderId: number): Promise<void> {
+    return new Promise((resolve) => {
+      const listener: HostListener<'leaderChanged'> = (event) => {
+        if (event.shardId !== replica.shardId || event.leaderId !== leaderId) return;
+        this.events.off('leaderChanged', listener);
+        resolve();
+      };
+      this.events.on('leaderChanged', listener);
+    });
+  }
+
+  /** Resolves when a leader is known and this replica has applied all that was committed when it was asked. */
+  async whenReady(shardId: number, options: CallOptions = NO_OPTIONS): Promise<void> {
+    checkCallOptions('whenReady', options);
+    const replica = this.replicaOf(shardId);
+    const deadline = this.env.clock.nowMs() + (options.timeoutMs ?? this.timeoutMs);
+    for (;;) {
+      if (replica.status !== 'running') throw replica.unavailable();
+      const leftMs = deadline - this.env.clock.nowMs();
+      if (leftMs <= 0) throw new DrakkarError('ERR_TIMEOUT', `shard ${shardId} was not ready in time`, { outcome: 'not-applied' });
+      try {
+        // A linearizable read of nothing: answered only when both hold.
+        await this.shard(shardId).barrier(leftMs);
+        return;
+      } catch (error) {
+        if (options.signal?.aborted === true) throw new DrakkarError('ERR_ABORTED', 'the call was aborted');
+        if (!DrakkarError.is(error) || !error.retryable) throw error;
+        await new Promise<void>((resolve) => void this.env.scheduler.after(this.tickMs, resolve));
+      }
+    }
+  }
+
+  shardInfo(shardId: number): ShardInfo {
+    return describeShard(this.replicaOf(shardId));
+  }
+
+  info(): HostInfo {
+    return describeHost(this.engine, this.directory.identity);
+  }
+
+  /** Digests of what is applied here, for comparing replicas at equal `appliedIndex`. */
+  hash(shardId: number): { appliedIndex: number; hash: number | undefined; sessionHash: number } {
+    const { rsm } = this.replicaOf(shardId);
+    return { appliedIndex: rsm.appliedIndex, hash: rsm.hash(), sessionHash: rsm.sessionHash() };
+  }
+
+  /** All metrics as Prometheus text. */
+  metrics(): string {
+    return renderMetrics(this.engine);
+  }
+
+  /** Stops all replicas, waits until what they wrote is durable, and gives the directory free. */
+  close(): Promise<void> {
+    this.closing ??= this.shutDown();
+    return this.closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  private async shutDown(): Promise<void> {
+    const error = new DrakkarError('ERR_CLOSED', 'the host was closed', { outcome: 'unknown' });
+    await Promise.all([...this.engine.replicas.values()].map((replica) => this.engine.removeReplica(replica, error)));
+    await this.engine.close();
+    await this.engine.log.close();
+    await this.directory.release();
+  }
+
+  private assertOpen(): void {
+    if (this.closing !== undefined) throw new DrakkarError('ERR_CLOSED', 'the host was closed');
+    if (this.engine.failure !== undefined) throw this.engine.failure;
+  }
+
+  private replicaOf(shardId: number): Replica {
+    this.assertOpen();
+    const replica = this.engine.replicas.get(shardId);
+    if (replica === undefined) {
+      throw new DrakkarError('ERR_SHARD_NOT_FOUND', `shard ${shardId} does not run on this host; start its replica first`);
+    }
+    return replica;
+  }
+
+  private attempt<T>(call: () => Promise<T>): Promise<T> {
+    try {
+      return call();
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** `work` under the caller's deadline and signal; it goes on without them. */
+  private within<T>(work: Promise<T>, options: CallOptions, meanwhile: string): Promise<T> {
+    const { signal } = options;
+    const timeoutMs = options.timeoutMs ?? this.timeoutMs;
+    return new Promise((resolve, reject) => {
+      const timer = this.env.scheduler.after(timeoutMs, () => {
+        reject(new DrakkarError('ERR_TIMEOUT', `not done within ${timeoutMs} ms; ${meanwhile}`));
+      });
+      const onAbort = (): void => reject(new DrakkarError('ERR_ABORTED', `the call was aborted; ${meanwhile}`));
+      if (signal?.aborted === true) onAbort();
+      signal?.addEventListener('abort', onAbort, { once: true });
+      work.then(resolve, reject).finally(() => {
+        timer.cancel();
+        signal?.removeEventListener('abort', onAbort);
+      });
+    });
+  }
+}

@@ -1,0 +1,166 @@
+/**
+ * Snapshot files of one shard. An image gets its name only when it is whole and durable; the log's record says which one counts
+ * (F14). The one before it is kept until the next.
+ *
+ *     <index as 16 hex>.snapshot      whole
+ *     <index as 16 hex>.generating    being made here, or left by a crash
+ *     <index as 16 hex>.receiving     being received, or left by a crash
+ */
+import { DrakkarError } from '../errors.ts';
+import type { File, FileSystem } from '../env/env.ts';
+import { verifyImage } from './image.ts';
+
+const READ_BYTES = 256 * 1024;
+
+export interface OpenedImage {
+  readonly sizeBytes: number;
+  readonly chunks: AsyncIterable<Uint8Array>;
+}
+
+export class Snapshotter {
+  private readonly fs: FileSystem;
+  private readonly dir: string;
+  /** Images being read; they are not removed. */
+  private readonly readers = new Map<number, number>();
+  private isMade = false;
+
+  constructor(fs: FileSystem, dir: string) {
+    this.fs = fs;
+    this.dir = dir;
+  }
+
+  private path(index: number): string {
+    return `${this.dir}/${index.toString(16).padStart(16, '0')}.snapshot`;
+  }
+
+  /** Writes an image made here. */
+  async save(index: number, chunks: AsyncIterable<Uint8Array>): Promise<void> {
+    await this.write(index, 'generating', chunks, undefined);
+  }
+
+  /** Writes an image that is received; it is read back and verified whole before it gets its name. */
+  async receive(index: number, term: number, chunks: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<void> {
+    await this.write(index, 'receiving', chunks, async (path) => {
+      signal.throwIfAborted();
+      const info = await verifyImage(this.readFile(path));
+      if (info.index !== index || info.term !== term) {
+        throw new DrakkarError('ERR_SNAPSHOT_CORRUPT', `the image is of index ${info.index}, not of ${index} as announced`);
+      }
+    });
+  }
+
+  private async write(
+    index: number,
+    kind: string,
+    chunks: AsyncIterable<Uint8Array>,
+    verify: ((path: string) => Promise<void>) | undefined,
+  ): Promise<void> {
+    const path = this.path(index);
+    const temporary = path.replace(/snapshot$/, kind);
+    try {
+      if (!this.isMade) await this.fs.makeDirectory(this.dir);
+      this.isMade = true;
+      await this.fs.remove(temporary);
+      const file = await this.fs.open(temporary, 'create');
+      try {
+        let at = 0;
+        for await (const chunk of chunks) {
+          await writeChunk(file, chunk, at);
+          at += chunk.length;
+        }
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+      await verify?.(temporary);
+      await this.fs.rename(temporary, path);
+      await this.fs.syncDirectory(this.dir);
+    } catch (error) {
+      await this.fs.remove(temporary).catch(() => {});
+      // Whoever made the chunks must hear that nobody wants them any more.
+      throw diskError(error, temporary);
+    }
+  }
+
+  async open(index: number): Promise<OpenedImage> {
+    const path = this.path(index);
+    const stat = await this.fs.stat(path);
+    if (stat === undefined) throw new DrakkarError('ERR_SNAPSHOT_CORRUPT', `${path} is missing though the log names it`);
+    this.readers.set(index, (this.readers.get(index) ?? 0) + 1);
+    const release = (): void => {
+      this.readers.set(index, this.readers.get(index)! - 1);
+    };
+    const source = this.readFile(path);
+    async function* chunks(): AsyncGenerator<Uint8Array> {
+      try {
+        yield* source;
+      } finally {
+        release();
+      }
+    }
+    return { sizeBytes: stat.sizeBytes, chunks: chunks() };
+  }
+
+  private async *readFile(path: string): AsyncGenerator<Uint8Array> {
+    const file = await this.fs.open(path, 'read');
+    try {
+      for (let at = 0; ; ) {
+        const chunk = new Uint8Array(READ_BYTES);
+        const count = await file.read(chunk, 0, READ_BYTES, at);
+        if (count > 0) yield chunk.subarray(0, count);
+        if (count < READ_BYTES) return;
+        at += count;
+      }
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** Indexes of whole images, ascending. */
+  async list(): Promise<number[]> {
+    if ((await this.fs.stat(this.dir)) === undefined) return [];
+    const names = await this.fs.list(this.dir);
+    return names.filter((name) => /^[0-9a-f]{16}\.snapshot$/.test(name)).map((name) => Number.parseInt(name, 16));
+  }
+
+  /** Keeps the image at `newest` and the one before it; removes those older, unless they are being read. */
+  async retain(newest: number): Promise<void> {
+    const older = (await this.list()).filter((index) => index < newest);
+    for (const index of older.slice(0, -1)) {
+      if ((this.readers.get(index) ?? 0) === 0) await this.fs.remove(this.path(index));
+    }
+    if (older.length > 1) await this.fs.syncDirectory(this.dir);
+  }
+
+  /** At the start: what a crash left behind goes. `recorded` is the index that the log names, 0 for none. */
+  async processOrphans(recorded: number): Promise<void> {
+    if ((await this.fs.stat(this.dir)) === undefined) return;
+    for (const name of await this.fs.list(this.dir)) {
+      const isTemporary = /^[0-9a-f]{16}\.(generating|receiving)$/.test(name);
+      const isUnrecorded = /^[0-9a-f]{16}\.snapshot$/.test(name) && Number.parseInt(name, 16) > recorded;
+      if (isTemporary || isUnrecorded) await this.fs.remove(`${this.dir}/${name}`);
+    }
+    await this.fs.syncDirectory(this.dir);
+  }
+
+  async removeAll(): Promise<void> {
+    await this.fs.remove(this.dir);
+  }
+}
+
+function writeChunk(file: File, chunk: Uint8Array, at: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    file.write(chunk, 0, chunk.length, at, (error) => (error === null ? resolve() : reject(error)));
+  });
+}
+
+function diskError(error: unknown, path: string): unknown {
+  if (DrakkarError.is(error)) return error;
+  const code = (error as { code?: unknown } | undefined)?.code;
+  if (code === 'ENOSPC' || code === 'EFBIG') {
+    return new DrakkarError('ERR_DISK_FULL', `no room for the snapshot ${path}; the one before it is kept`, { cause: error });
+  }
+  return typeof code === 'string' && /^E[A-Z]+$/.test(code)
+    ? new DrakkarError('ERR_DISK_FAILED', `writing the snapshot ${path} failed (${code})`, { cause: error })
+    : error;
+}

@@ -1,0 +1,100 @@
+/** One shard of a host as its callers see it: the shortest way to `propose` and `read`. */
+import { checkCallOptions, type CallOptions } from './config.ts';
+import type { ProposeCallback } from './engine/pending-ring.ts';
+import { BARRIER, type Replica } from './engine/replica.ts';
+import { DrakkarError } from './errors.ts';
+import type { Result } from './rsm/state-machine.ts';
+import type { EntryType, SessionFields } from './wire/entry.ts';
+
+const NO_OPTIONS: CallOptions = {};
+
+export class ShardHandle {
+  readonly shardId: number;
+  private readonly replica: Replica;
+  private readonly tickMs: number;
+  private readonly defaultTicks: number;
+
+  constructor(replica: Replica, tickMs: number, timeoutMs: number) {
+    this.replica = replica;
+    this.shardId = replica.shardId;
+    this.tickMs = tickMs;
+    this.defaultTicks = ticksOf(timeoutMs, tickMs);
+  }
+
+  /** See `NodeHost.propose`. */
+  propose(command: Uint8Array, options: CallOptions = NO_OPTIONS): Promise<Result> {
+    if (!(command instanceof Uint8Array)) return Promise.reject(notBytes('propose'));
+    if (options === NO_OPTIONS) return this.replica.propose(command, this.defaultTicks);
+    return this.guarded('propose', options, (ticks) => this.replica.propose(command, ticks));
+  }
+
+  /** See `NodeHost.proposeBatch`. */
+  proposeBatch(commands: readonly Uint8Array[], options: CallOptions = NO_OPTIONS): Promise<Result[]> {
+    for (let i = 0; i < commands.length; i++) {
+      if (!(commands[i] instanceof Uint8Array)) return Promise.reject(notBytes('proposeBatch'));
+    }
+    if (options === NO_OPTIONS) return this.replica.proposeBatch(commands, this.defaultTicks);
+    return this.guarded('proposeBatch', options, (ticks) => this.replica.proposeBatch(commands, ticks));
+  }
+
+  /** Calls `callback` exactly once, never inside this call. */
+  proposeCallback(command: Uint8Array, callback: ProposeCallback, cookie = 0): void {
+    if (!(command instanceof Uint8Array)) throw notBytes('proposeCallback');
+    this.replica.proposeCallback(command, callback, cookie, this.defaultTicks);
+  }
+
+  /** For sessions. */
+  proposeSession(type: EntryType, fields: SessionFields, command: Uint8Array, timeoutMs: number): Promise<Result> {
+    if (!(command instanceof Uint8Array)) return Promise.reject(notBytes('propose'));
+    return this.replica.proposeSession(type, fields, command, ticksOf(timeoutMs, this.tickMs));
+  }
+
+  /** See `NodeHost.read`. */
+  read(query: unknown, options: CallOptions = NO_OPTIONS): Promise<unknown> {
+    if (options === NO_OPTIONS) return this.replica.read(query, this.defaultTicks);
+    return this.guarded('read', options, (ticks) => this.replica.read(query, ticks));
+  }
+
+  /** See `NodeHost.staleRead`. */
+  staleRead(query: unknown): unknown {
+    if (this.replica.status !== 'running') throw this.replica.unavailable();
+    if (this.replica.isRestoring) {
+      throw new DrakkarError('ERR_SHARD_NOT_READY', `shard ${this.shardId} is installing a snapshot; try again`);
+    }
+    return this.replica.rsm.lookup(query);
+  }
+
+  /** Resolves when everything that was committed at the call is applied here. */
+  async barrier(timeoutMs: number): Promise<void> {
+    await this.replica.read(BARRIER, ticksOf(timeoutMs, this.tickMs));
+  }
+
+  private guarded<T>(what: string, options: CallOptions, call: (ticks: number) => Promise<T>): Promise<T> {
+    try {
+      checkCallOptions(what, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    const { signal } = options;
+    const ticks = options.timeoutMs === undefined ? this.defaultTicks : ticksOf(options.timeoutMs, this.tickMs);
+    if (signal === undefined) return call(ticks);
+    if (signal.aborted) {
+      return Promise.reject(new DrakkarError('ERR_ABORTED', `${what} was aborted before it began`, { outcome: 'not-applied' }));
+    }
+    return new Promise((resolve, reject) => {
+      const onAbort = (): void => reject(new DrakkarError('ERR_ABORTED', `${what} was aborted; it may still be applied`));
+      signal.addEventListener('abort', onAbort, { once: true });
+      call(ticks)
+        .then(resolve, reject)
+        .finally(() => signal.removeEventListener('abort', onAbort));
+    });
+  }
+}
+
+function ticksOf(timeoutMs: number, tickMs: number): number {
+  return Math.max(1, Math.ceil(timeoutMs / tickMs));
+}
+
+function notBytes(what: string): DrakkarError {
+  return new DrakkarError('ERR_INVALID_OPTION', `${what}: a command is bytes; expected a Uint8Array`);
+}

@@ -1,0 +1,82 @@
+/**
+ * Cuts a stream of bytes into checked frames. What arrives is copied into slabs once; a frame is handed out where it stands.
+ * Memory grows with the bytes that came, never with the length that a peer claims.
+ */
+import { DrakkarError } from '../errors.ts';
+import { FRAME_HEADER_BYTES, checkFrame, isFrameLength } from '../wire/frame.ts';
+import { FRAME_MAX_BYTES_BEFORE_HELLO } from '../wire/limits.ts';
+import { SLAB_BYTES, type Slab, type SlabPool } from '../wire/slab.ts';
+
+export class FrameReceiver {
+  /** Raised when the peer has said who it is. */
+  maxFrameBytes: number = FRAME_MAX_BYTES_BEFORE_HELLO;
+  private readonly pool: SlabPool;
+  private readonly onFrame: (slab: Slab, offset: number, lengthBytes: number) => void;
+  private slab: Slab | undefined;
+  /** Where the frame that is being received starts, and how far it came. */
+  private start = 0;
+  private end = 0;
+  private isClosed = false;
+
+  constructor(pool: SlabPool, onFrame: (slab: Slab, offset: number, lengthBytes: number) => void) {
+    this.pool = pool;
+    this.onFrame = onFrame;
+  }
+
+  /** Throws `ERR_FRAME`, or what `onFrame` throws; the connection is of no use after that. */
+  push(bytes: Uint8Array, offset: number, length: number): void {
+    const stop = offset + length;
+    while (offset < stop && !this.isClosed) {
+      const slab = this.room();
+      const count = Math.min(slab.sizeBytes - this.end, stop - offset);
+      slab.u8.set(bytes.subarray(offset, offset + count), this.end);
+      this.end += count;
+      offset += count;
+      this.handOut(slab);
+    }
+  }
+
+  private handOut(slab: Slab): void {
+    while (this.end - this.start >= 4 && !this.isClosed) {
+      const length = slab.u32[this.start >>> 2]!;
+      if (!isFrameLength(length, this.maxFrameBytes)) {
+        throw new DrakkarError('ERR_FRAME', `a peer claims a frame of ${length} bytes; at most ${this.maxFrameBytes} are taken`);
+      }
+      if (this.end - this.start < length) return;
+      checkFrame(slab.u8, slab.u32, this.start, this.end, this.maxFrameBytes);
+      const at = this.start;
+      this.start += length;
+      this.onFrame(slab, at, length);
+    }
+    // Nobody kept a frame of it: the same memory again, which is still in the cache.
+    if (this.start === this.end && slab.holderCount === 1 && !this.isClosed) this.start = this.end = 0;
+  }
+
+  /** A slab with room behind `end`. */
+  private room(): Slab {
+    if (this.slab === undefined) {
+      this.slab = this.pool.acquire(SLAB_BYTES);
+      this.start = this.end = 0;
+      return this.slab;
+    }
+    if (this.end < this.slab.sizeBytes) return this.slab;
+    const old = this.slab;
+    const partial = this.end - this.start;
+    const claimed = partial >= FRAME_HEADER_BYTES ? old.u32[this.start >>> 2]! : 0;
+    // A frame larger than a slab: twice what came, until it fits.
+    const size = claimed > SLAB_BYTES ? Math.min(claimed, Math.max(partial * 2, SLAB_BYTES)) : SLAB_BYTES;
+    const slab = this.pool.acquire(Math.max(size, partial + 4));
+    slab.u8.set(old.u8.subarray(this.start, this.end), 0);
+    old.release();
+    this.slab = slab;
+    this.start = 0;
+    this.end = partial;
+    return slab;
+  }
+
+  close(): void {
+    this.isClosed = true;
+    this.slab?.release();
+    this.slab = undefined;
+  }
+}

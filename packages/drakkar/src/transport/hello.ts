@@ -1,0 +1,108 @@
+/**
+ * HELLO, the first frame of every connection, both ways: who is there, in which incarnation, what for. At most 4 KiB; nothing
+ * else is read before it.
+ *
+ *     word 0   "DRKR"            word 1   wire version (lowest, highest << 8)
+ *     word 2   purpose           word 3   status: 0, or why the connection is refused
+ *     word 4, 5   deployment     word 6, 7   directory id high, low      word 8, 9   start counter
+ *     word 10..13   host id      word 14   lengths of three texts, 10 bits each
+ *     texts: own address, address meant (dialler) , explanation (refusal)
+ */
+import { DrakkarError } from '../errors.ts';
+import { FRAME_HEADER_BYTES, FRAME_HEADER_WORDS, FrameType, WIRE_VERSION, frameType, sealFrame } from '../wire/frame.ts';
+import { FRAME_MAX_BYTES_BEFORE_HELLO } from '../wire/limits.ts';
+import { checkedU53, putU53 } from '../wire/number.ts';
+import { Slab } from '../wire/slab.ts';
+import type { HostIdentity } from './transport.ts';
+
+const MAGIC = 0x524b_5244; // "DRKR"
+const FIXED_WORDS = 15;
+const TEXT_MAX = 1023;
+
+export const Purpose = { Messages: 1, Snapshot: 2 } as const;
+export type Purpose = (typeof Purpose)[keyof typeof Purpose];
+
+export const HelloStatus = { Ok: 0, WrongDeployment: 1, WrongVersion: 2, WrongAddress: 3, Busy: 4 } as const;
+export type HelloStatus = (typeof HelloStatus)[keyof typeof HelloStatus];
+
+export interface Hello {
+  readonly purpose: Purpose;
+  readonly status: HelloStatus;
+  readonly identity: HostIdentity;
+  /** The address that the dialler meant to reach. */
+  readonly target: string;
+  readonly explanation: string;
+}
+
+export function encodeHello(hello: Hello): Slab {
+  const encoder = new TextEncoder();
+  const texts = [hello.identity.raftAddress, hello.target, hello.explanation].map((text) =>
+    encoder.encode(text).subarray(0, TEXT_MAX),
+  );
+  const textBytes = texts.reduce((sum, text) => sum + text.length, 0);
+  const lengthBytes = FRAME_HEADER_BYTES + (FIXED_WORDS << 2) + ((textBytes + 3) & ~3);
+  const slab = new Slab(lengthBytes);
+  const { u8, u32 } = slab;
+  const w = FRAME_HEADER_WORDS;
+  u32[w] = MAGIC;
+  u32[w + 1] = WIRE_VERSION | (WIRE_VERSION << 8);
+  u32[w + 2] = hello.purpose;
+  u32[w + 3] = hello.status;
+  putU53(u32, w + 4, hello.identity.deploymentId);
+  u32[w + 6] = hello.identity.directoryHigh;
+  u32[w + 7] = hello.identity.directoryLow;
+  putU53(u32, w + 8, hello.identity.startCounter);
+  for (let i = 0; i < 4; i++) u32[w + 10 + i] = Number.parseInt(hello.identity.hostId.slice(i * 8, i * 8 + 8), 16);
+  u32[w + 14] = texts[0]!.length | (texts[1]!.length << 10) | (texts[2]!.length << 20);
+  let at = (w + FIXED_WORDS) << 2;
+  for (const text of texts) {
+    u8.set(text, at);
+    at += text.length;
+  }
+  slab.usedBytes = lengthBytes;
+  sealFrame(u8, u32, 0, lengthBytes, FrameType.Hello, 0);
+  return slab;
+}
+
+/** Reads a frame whose checksum held; throws `ERR_FRAME`. */
+export function decodeHello(u8: Uint8Array, u32: Uint32Array, offset: number, lengthBytes: number): Hello {
+  const w = (offset >>> 2) + FRAME_HEADER_WORDS;
+  const bad = (why: string): DrakkarError => new DrakkarError('ERR_FRAME', `not a HELLO of this protocol: ${why}`);
+  if (frameType(u32, offset >>> 2) !== FrameType.Hello || lengthBytes > FRAME_MAX_BYTES_BEFORE_HELLO) throw bad('another frame');
+  if (lengthBytes < FRAME_HEADER_BYTES + (FIXED_WORDS << 2) || u32[w] !== MAGIC) throw bad('no magic');
+  const purpose = u32[w + 2]!;
+  const status = u32[w + 3]!;
+  if (purpose < 1 || purpose > 2 || status > 4) throw bad('unknown purpose or status');
+  const lengths = [u32[w + 14]! & TEXT_MAX, (u32[w + 14]! >>> 10) & TEXT_MAX, (u32[w + 14]! >>> 20) & TEXT_MAX];
+  let at = (w + FIXED_WORDS) << 2;
+  const end = offset + lengthBytes;
+  const texts: string[] = [];
+  const decoder = new TextDecoder('utf-8', { fatal: true });
+  for (const length of lengths) {
+    if (at + length > end) throw bad('a text is cut off');
+    try {
+      texts.push(decoder.decode(u8.subarray(at, at + length)));
+    } catch {
+      throw bad('a text is not UTF-8');
+    }
+    at += length;
+  }
+  let hostId = '';
+  for (let i = 0; i < 4; i++) hostId += u32[w + 10 + i]!.toString(16).padStart(8, '0');
+  const versions = u32[w + 1]!;
+  const speaksOurs = (versions & 0xff) <= WIRE_VERSION && ((versions >>> 8) & 0xff) >= WIRE_VERSION;
+  return {
+    purpose: purpose as Purpose,
+    status: speaksOurs ? (status as HelloStatus) : HelloStatus.WrongVersion,
+    identity: {
+      deploymentId: checkedU53(u32, w + 4, 'a deployment id'),
+      hostId,
+      raftAddress: texts[0]!,
+      directoryHigh: u32[w + 6]!,
+      directoryLow: u32[w + 7]!,
+      startCounter: checkedU53(u32, w + 8, 'a start counter'),
+    },
+    target: texts[1]!,
+    explanation: texts[2]!,
+  };
+}

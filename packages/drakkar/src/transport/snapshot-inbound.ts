@@ -1,0 +1,121 @@
+/** The receiving end of a snapshot stream: hands the chunks to the engine, as fast as it takes them, and answers with the outcome. */
+import { DrakkarError } from '../errors.ts';
+import type { Socket, Timer } from '../env/env.ts';
+import { FrameType, frameType } from '../wire/frame.ts';
+import type { Slab } from '../wire/slab.ts';
+import { SNAPSHOT_IDLE_MS, SNAPSHOT_QUEUE_CHUNKS } from './limits.ts';
+import { checkEnd, decodeChunk, decodeSnapshotHeader, encodeStatus } from './snapshot-frames.ts';
+import type { TcpTransport } from './tcp.ts';
+import type { HostIdentity, SnapshotHeader } from './transport.ts';
+
+export class SnapshotInbound {
+  private readonly transport: TcpTransport;
+  private readonly socket: Socket;
+  private readonly from: HostIdentity;
+  private header: SnapshotHeader | undefined;
+  private readonly queue: Uint8Array[] = [];
+  private wake: (() => void) | undefined;
+  private received = 0;
+  private chunkCount = 0;
+  private isWhole = false;
+  private failure: DrakkarError | undefined;
+  private isPaused = false;
+  private timer: Timer | undefined;
+  private readonly aborting = new AbortController();
+
+  constructor(transport: TcpTransport, socket: Socket, from: HostIdentity) {
+    this.transport = transport;
+    this.socket = socket;
+    this.from = from;
+    transport.inboundSnapshots++;
+    this.armIdle();
+  }
+
+  /** Throws `ERR_FRAME` when the stream is not one. */
+  onFrame(slab: Slab, offset: number, lengthBytes: number): void {
+    const type = frameType(slab.u32, offset >>> 2);
+    this.armIdle();
+    if (this.header === undefined) {
+      if (type !== FrameType.SnapshotHeader) throw new DrakkarError('ERR_FRAME', 'a snapshot stream began without a header');
+      this.begin(decodeSnapshotHeader(slab.u32, offset, lengthBytes));
+    } else if (type === FrameType.SnapshotChunk && !this.isWhole) {
+      const chunk = decodeChunk(slab.u8, slab.u32, offset, lengthBytes, this.chunkCount++);
+      this.received += chunk.length;
+      if (this.received > this.header.imageBytes) throw new DrakkarError('ERR_FRAME', 'a snapshot is longer than announced');
+      this.queue.push(chunk);
+      if (this.queue.length >= SNAPSHOT_QUEUE_CHUNKS && !this.isPaused) {
+        this.isPaused = true;
+        this.socket.pause();
+      }
+    } else if (type === FrameType.SnapshotEnd && !this.isWhole) {
+      checkEnd(slab.u32, offset, lengthBytes, this.received, this.chunkCount);
+      if (this.received !== this.header.imageBytes) throw new DrakkarError('ERR_FRAME', 'a snapshot is shorter than announced');
+      this.isWhole = true;
+      this.timer?.cancel(); // installing may take its time
+    } else throw new DrakkarError('ERR_FRAME', 'a snapshot stream holds another frame');
+    this.wake?.();
+  }
+
+  private begin(header: SnapshotHeader): void {
+    this.header = header;
+    const signal = AbortSignal.any([this.aborting.signal, this.transport.closingSignal]);
+    this.transport.handlers!.onSnapshot(this.from, header, this.chunks(), signal).then(
+      () => {
+        this.transport.counters.snapshotsReceived++;
+        this.answer('');
+      },
+      (error: unknown) => {
+        this.transport.counters.snapshotsFailed++;
+        this.answer(error instanceof Error ? `${(error as { code?: string }).code ?? 'ERR'}: ${error.message}` : String(error));
+      },
+    );
+  }
+
+  private answer(refusal: string): void {
+    this.timer?.cancel();
+    if (this.isPaused) this.socket.resume();
+    const status = encodeStatus(refusal);
+    this.socket.write(status.u8, 0, status.usedBytes);
+    this.socket.end();
+  }
+
+  private async *chunks(): AsyncGenerator<Uint8Array> {
+    for (;;) {
+      const chunk = this.queue.shift();
+      if (chunk !== undefined) {
+        if (this.isPaused && this.queue.length === 0) {
+          this.isPaused = false;
+          this.socket.resume();
+          this.armIdle();
+        }
+        yield chunk;
+      } else if (this.isWhole) return;
+      else if (this.failure !== undefined) throw this.failure;
+      else {
+        await new Promise<void>((resolve) => {
+          this.wake = resolve;
+        });
+        this.wake = undefined;
+      }
+    }
+  }
+
+  private armIdle(): void {
+    this.timer?.cancel();
+    this.timer = this.transport.env.scheduler.after(SNAPSHOT_IDLE_MS, () => {
+      // Paused by its own receiver is not idle.
+      if (this.isPaused) this.armIdle();
+      else this.socket.destroy(new Error('the snapshot stream stands still'));
+    });
+  }
+
+  onClose(): void {
+    this.timer?.cancel();
+    this.transport.inboundSnapshots--;
+    if (!this.isWhole) {
+      this.failure = new DrakkarError('ERR_UNREACHABLE', 'the connection broke in the middle of a snapshot');
+      this.aborting.abort(this.failure);
+      this.wake?.();
+    }
+  }
+}

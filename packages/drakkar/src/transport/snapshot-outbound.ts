@@ -1,0 +1,115 @@
+/** The sending end of a snapshot stream: dials, says HELLO, streams, and waits for the receiver's word that it is installed. */
+import { DrakkarError } from '../errors.ts';
+import type { Socket, Timer } from '../env/env.ts';
+import { FrameType, frameType } from '../wire/frame.ts';
+import type { Slab } from '../wire/slab.ts';
+import { FrameReceiver } from './frame-receiver.ts';
+import { HelloStatus, Purpose, decodeHello, encodeHello } from './hello.ts';
+import { DIAL_TIMEOUT_MS, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_IDLE_MS, SNAPSHOT_STATUS_TIMEOUT_MS } from './limits.ts';
+import { decodeStatus, encodeChunk, encodeEnd, encodeSnapshotHeader } from './snapshot-frames.ts';
+import type { TcpTransport } from './tcp.ts';
+import type { SnapshotHeader } from './transport.ts';
+
+/** Something that is awaited from the other end of the connection, with a deadline. */
+class Awaited<T> {
+  readonly promise: Promise<T>;
+  resolve!: (value: T) => void;
+  reject!: (error: unknown) => void;
+
+  constructor() {
+    this.promise = new Promise((resolve, reject) => {
+      this.resolve = resolve;
+      this.reject = reject;
+    });
+    this.promise.catch(() => {}); // whoever needs it awaits it
+  }
+}
+
+export async function sendSnapshotStream(
+  transport: TcpTransport,
+  address: string,
+  header: SnapshotHeader,
+  chunks: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): Promise<void> {
+  signal.throwIfAborted();
+  const accepted = new Awaited<void>();
+  const status = new Awaited<string>();
+  let drained = new Awaited<void>();
+  let timer: Timer | undefined;
+  const receiver = new FrameReceiver(transport.pool, (slab: Slab, offset: number, lengthBytes: number) => {
+    if (frameType(slab.u32, offset >>> 2) === FrameType.SnapshotStatus) {
+      status.resolve(decodeStatus(slab.u8, slab.u32, offset, lengthBytes));
+      return;
+    }
+    const hello = decodeHello(slab.u8, slab.u32, offset, lengthBytes);
+    const complaint = transport.complaintAbout(hello);
+    if (complaint === undefined) accepted.resolve();
+    else accepted.reject(new DrakkarError('ERR_PEER_REFUSED', `${address} refused the snapshot: ${hello.explanation}`));
+  });
+  const failAll = (error: unknown): void => {
+    accepted.reject(error);
+    status.reject(error);
+    drained.reject(error);
+  };
+  const socket: Socket = transport.env.network.connect(address, {
+    onOpen() {
+      const hello = encodeHello({
+        purpose: Purpose.Snapshot,
+        status: HelloStatus.Ok,
+        identity: transport.identity,
+        target: address,
+        explanation: '',
+      });
+      socket.write(hello.u8, 0, hello.usedBytes);
+    },
+    onData(buffer, offset, length) {
+      try {
+        receiver.push(buffer, offset, length);
+      } catch (error) {
+        socket.destroy(error as Error);
+      }
+    },
+    onDrain: () => drained.resolve(),
+    onClose(error) {
+      receiver.close();
+      failAll(new DrakkarError('ERR_UNREACHABLE', `the connection to ${address} ended during a snapshot`, { cause: error }));
+    },
+  });
+  const onAbort = (): void => socket.destroy();
+  signal.addEventListener('abort', onAbort, { once: true });
+  const arm = (delayMs: number): void => {
+    timer?.cancel();
+    timer = transport.env.scheduler.after(delayMs, () => socket.destroy(new Error('the receiver stands still')));
+  };
+  const send = async (slab: Slab): Promise<void> => {
+    arm(SNAPSHOT_IDLE_MS);
+    drained = new Awaited();
+    if (!socket.write(slab.u8, 0, slab.usedBytes)) await Promise.race([drained.promise, status.promise]);
+  };
+  try {
+    arm(DIAL_TIMEOUT_MS);
+    await accepted.promise;
+    await send(encodeSnapshotHeader(header));
+    let number = 0;
+    let total = 0;
+    for await (const chunk of chunks) {
+      for (let at = 0; at < chunk.length; at += SNAPSHOT_CHUNK_BYTES) {
+        const piece = chunk.subarray(at, at + SNAPSHOT_CHUNK_BYTES);
+        await send(encodeChunk(number++, piece));
+        total += piece.length;
+      }
+    }
+    await send(encodeEnd(total, number));
+    arm(SNAPSHOT_STATUS_TIMEOUT_MS);
+    const refusal = await status.promise;
+    if (refusal !== '') throw new DrakkarError('ERR_PEER_REFUSED', `${address} did not install the snapshot: ${refusal}`);
+  } catch (error) {
+    if (signal.aborted) throw new DrakkarError('ERR_ABORTED', 'sending the snapshot was aborted', { cause: error });
+    throw error;
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    timer?.cancel();
+    socket.destroy();
+  }
+}

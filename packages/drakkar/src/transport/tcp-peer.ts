@@ -1,0 +1,131 @@
+/** The way to one other host over TCP: dials, says HELLO, sends, and dials again with growing pauses. */
+import type { Socket, Timer } from '../env/env.ts';
+import type { Slab } from '../wire/slab.ts';
+import { FrameReceiver } from './frame-receiver.ts';
+import { HelloStatus, Purpose, decodeHello, encodeHello } from './hello.ts';
+import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS, DIAL_TIMEOUT_MS, HELLO_TIMEOUT_MS, PEER_QUEUE_MAX_BYTES } from './limits.ts';
+import type { TcpTransport } from './tcp.ts';
+import type { HostIdentity, Peer } from './transport.ts';
+
+export class TcpPeer implements Peer {
+  readonly index: number;
+  readonly address: string;
+  connected = false;
+  identity: HostIdentity | undefined;
+  private readonly transport: TcpTransport;
+  private socket: Socket | undefined;
+  private timer: Timer | undefined;
+  private backoffMs = BACKOFF_FIRST_MS;
+  private lastComplaint = '';
+  private isClosed = false;
+
+  constructor(transport: TcpTransport, index: number, address: string) {
+    this.transport = transport;
+    this.index = index;
+    this.address = address;
+  }
+
+  get queuedBytes(): number {
+    return this.socket?.queuedBytes ?? 0;
+  }
+
+  send(slab: Slab, offset: number, lengthBytes: number): boolean {
+    const { counters } = this.transport;
+    if (!this.connected || this.socket!.queuedBytes + lengthBytes > PEER_QUEUE_MAX_BYTES) {
+      counters.framesDropped++;
+      return false;
+    }
+    slab.retain();
+    counters.framesSent++;
+    counters.bytesSent += lengthBytes;
+    this.socket!.write(slab.u8, offset, lengthBytes, () => slab.release());
+    return true;
+  }
+
+  dial(): void {
+    if (this.isClosed) return;
+    const { env, pool, identity } = this.transport;
+    const receiver = new FrameReceiver(pool, (slab, offset, lengthBytes) => {
+      if (this.connected) throw new Error('the peer spoke on a connection that is not for it to speak on');
+      this.onHello(socket, slab, offset, lengthBytes);
+    });
+    const socket = env.network.connect(this.address, {
+      onOpen: () => {
+        this.arm(HELLO_TIMEOUT_MS, () => socket.destroy(new Error('no answer to HELLO')));
+        const hello = encodeHello({
+          purpose: Purpose.Messages,
+          status: HelloStatus.Ok,
+          identity,
+          target: this.address,
+          explanation: '',
+        });
+        socket.write(hello.u8, 0, hello.usedBytes);
+      },
+      onData: (buffer, offset, length) => {
+        try {
+          receiver.push(buffer, offset, length);
+        } catch (error) {
+          socket.destroy(error as Error);
+        }
+      },
+      onClose: (error) => {
+        receiver.close();
+        this.onClose(socket, error);
+      },
+    });
+    this.socket = socket;
+    this.arm(DIAL_TIMEOUT_MS, () => socket.destroy(new Error('no connection in time')));
+  }
+
+  private onHello(socket: Socket, slab: Slab, offset: number, lengthBytes: number): void {
+    const hello = decodeHello(slab.u8, slab.u32, offset, lengthBytes);
+    const complaint = this.transport.complaintAbout(hello) ?? (hello.identity.raftAddress === this.address ? undefined : 'address');
+    if (complaint !== undefined) {
+      this.transport.countRefusal(complaint);
+      socket.destroy(new Error(`refused (${complaint}): ${hello.explanation || hello.identity.raftAddress}`));
+      return;
+    }
+    this.timer?.cancel();
+    this.backoffMs = BACKOFF_FIRST_MS;
+    this.lastComplaint = '';
+    this.identity = hello.identity;
+    this.connected = true;
+    this.transport.counters.connectionsUp++;
+    this.transport.handlers?.onPeerUp(this);
+  }
+
+  private onClose(socket: Socket, error: Error | undefined): void {
+    if (socket !== this.socket) return;
+    this.timer?.cancel();
+    this.socket = undefined;
+    const wasUp = this.connected;
+    this.connected = false;
+    this.identity = undefined;
+    if (wasUp) this.transport.handlers?.onPeerDown(this);
+    else this.transport.counters.connectionsFailed++;
+    if (this.isClosed) return;
+    this.complain(error);
+    const jitter = 0.5 + (this.transport.env.random.u32() / 2 ** 32) * 0.5;
+    this.arm(this.backoffMs * jitter, () => this.dial());
+    this.backoffMs = Math.min(this.backoffMs * 2, BACKOFF_LAST_MS);
+  }
+
+  /** Once for each change of the reason, not at every try. */
+  private complain(error: Error | undefined): void {
+    const why = error?.message ?? 'closed by the other end';
+    if (why === this.lastComplaint) return;
+    this.lastComplaint = why;
+    this.transport.env.logger.info({ peer: this.address, why }, 'no connection to peer; trying again');
+  }
+
+  private arm(delayMs: number, task: () => void): void {
+    this.timer?.cancel();
+    this.timer = this.transport.env.scheduler.after(delayMs, task);
+  }
+
+  close(): void {
+    this.isClosed = true;
+    this.timer?.cancel();
+    this.socket?.destroy();
+  }
+}
