@@ -203,15 +203,25 @@ export class Engine implements LogSink {
     this.ready = [];
     // What is committed is applied first: the answered callers' next proposals go out in this same turn.
     const deadline = this.env.clock.nowMs() + APPLY_BUDGET_MS;
-    const mayseal = this.log.pendingBytes < LOG_PENDING_BYTES_MAX && !this.log.isFull;
+    const maySeal = this.log.pendingBytes < LOG_PENDING_BYTES_MAX && !this.log.isFull;
     for (let i = 0; i < ready.length; i++) {
       const replica = ready[i]!;
       replica.isReady = false;
       if (replica.status !== 'running') continue;
       try {
         if (replica.applyCommitted(deadline)) this.markReady(replica);
-        replica.turn(mayseal);
-        if (!mayseal && !replica.openBlock.isEmpty) this.markReadyLater(replica);
+        replica.gather(maySeal);
+        if (!maySeal && !replica.openBlock.isEmpty) this.markReadyLater(replica);
+      } catch (error) {
+        this.failReplica(replica, error);
+      }
+    }
+    this.outbound.flushBlocks();
+    for (let i = 0; i < ready.length; i++) {
+      const replica = ready[i]!;
+      if (replica.status !== 'running') continue;
+      try {
+        replica.followUp();
       } catch (error) {
         this.failReplica(replica, error);
       }

@@ -231,19 +231,24 @@ export class Replica implements ApplySink {
 
   // The turn.
 
-  /** Seals what was proposed, or passes it on to the leader; asks for the reads; sends to those who lag. */
-  turn(mayseal: boolean): void {
+  /** Seals what was proposed, or passes it on to the leader; asks for the reads. */
+  gather(maySeal: boolean): void {
     const { raft } = this;
     this.sentBlock = false;
-    if (!this.openBlock.isEmpty && mayseal) {
+    if (!this.openBlock.isEmpty && maySeal) {
       if (raft.isLeader) {
         if (raft.canPropose) this.sealBlocks();
       } else this.passOn();
     }
     if (this.reads.hasOpen) this.askReads();
     raft.flushReads();
+  }
+
+  /** Sends to those who lag, and the commit index to those whom no block told it. After the turn's blocks have their places. */
+  followUp(): void {
+    const { raft } = this;
     if (raft.needsCatchUp) raft.catchUp();
-    if (!this.sentBlock && raft.isLeader) raft.flushCommit();
+    if (!this.sentBlock) raft.flushCommit();
   }
 
   private sealBlocks(): void {

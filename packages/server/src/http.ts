@@ -1,0 +1,292 @@
+/** The HTTP face: routes, limits, status codes. Every error is JSON with a code; no input may end the process. */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { DrakkarError, type NodeHost } from 'drakkar';
+import type { Logger } from 'pino';
+import { KEY_MAX_BYTES, VALUE_MAX_BYTES, conflictVersion, isConflict } from './commands.ts';
+import { deadlineIn, type Deadline, type ShardedStore } from './kv.ts';
+
+const TIMEOUT_MS = 5000;
+const TIMEOUT_MAX_MS = 60_000;
+const LIST_LIMIT = 100;
+const LIST_LIMIT_MAX = 10_000;
+
+/** An answer that is an error of the request itself. */
+class RequestError extends Error {
+  readonly status: number;
+  readonly code: string;
+
+  constructor(status: number, code: string, message: string) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+export interface HttpContext {
+  readonly host: NodeHost;
+  readonly store: ShardedStore;
+  readonly logger: Logger;
+}
+
+interface Counters {
+  requests: number;
+  errors: number;
+}
+
+export function createHttpServer(context: HttpContext): Server {
+  const counters: Counters = { requests: 0, errors: 0 };
+  const server = createServer({ keepAliveTimeout: 30_000, requestTimeout: TIMEOUT_MAX_MS * 2 }, (request, response) => {
+    counters.requests++;
+    route(context, counters, request, response).catch((error: unknown) => {
+      counters.errors++;
+      sendError(context, request, response, error);
+    });
+  });
+  server.on('clientError', (_error, socket) => {
+    if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
+  });
+  return server;
+}
+
+async function route(
+  context: HttpContext,
+  counters: Counters,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const { pathname, searchParams } = parseUrl(request.url ?? '/');
+  if (pathname.startsWith('/kv/')) {
+    await onKey(context, request, response, keyOf(pathname.slice(4)), searchParams);
+    return;
+  }
+  if (request.method !== 'GET') throw new RequestError(405, 'ERR_METHOD', `${request.method} is not for ${pathname}`);
+  switch (pathname) {
+    case '/kv':
+      sendJson(response, 200, await list(context.store, searchParams));
+      return;
+    case '/status':
+      sendJson(response, 200, status(context));
+      return;
+    case '/healthz': {
+      const health = checkHealth(context.host);
+      sendJson(response, health.healthy ? 200 : 503, health);
+      return;
+    }
+    case '/metrics':
+      response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4' });
+      response.end(`${context.host.metrics()}${httpMetrics(counters)}`);
+      return;
+    default:
+      throw new RequestError(404, 'ERR_ROUTE', `there is no ${pathname}; there are /kv, /kv/<key>, /status, /healthz, /metrics`);
+  }
+}
+
+function parseUrl(url: string): URL {
+  try {
+    return new URL(url, 'http://host');
+  } catch {
+    throw new RequestError(400, 'ERR_URL', 'the URL is malformed');
+  }
+}
+
+function keyOf(encoded: string): string {
+  let key: string;
+  try {
+    key = decodeURIComponent(encoded);
+  } catch {
+    throw new RequestError(400, 'ERR_KEY', 'the key is not valid percent-encoded UTF-8');
+  }
+  if (key === '') throw new RequestError(400, 'ERR_KEY', 'the key is empty');
+  if (Buffer.byteLength(key) > KEY_MAX_BYTES) {
+    throw new RequestError(413, 'ERR_KEY', `the key has more than ${KEY_MAX_BYTES} bytes`);
+  }
+  return key;
+}
+
+function wholeNumber(params: URLSearchParams, name: string, fallback: number, max: number): number {
+  const text = params.get(name);
+  if (text === null) return fallback;
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 1 || value > max) {
+    throw new RequestError(400, 'ERR_PARAMETER', `${name} is ${JSON.stringify(text)}; expected a whole number from 1 to ${max}`);
+  }
+  return value;
+}
+
+async function onKey(
+  context: HttpContext,
+  request: IncomingMessage,
+  response: ServerResponse,
+  key: string,
+  params: URLSearchParams,
+): Promise<void> {
+  const { store } = context;
+  const deadline = deadlineIn(wholeNumber(params, 'timeoutMs', TIMEOUT_MS, TIMEOUT_MAX_MS));
+  switch (request.method) {
+    case 'GET':
+    case 'HEAD': {
+      const found = params.get('stale') === 'true' ? store.getStale(key) : await store.get(key, deadline);
+      if (found === undefined) throw new RequestError(404, 'ERR_NOT_FOUND', `there is no key ${key}`);
+      response.writeHead(200, {
+        'content-type': 'application/octet-stream',
+        'content-length': found.value.length,
+        etag: `"${found.version}"`,
+      });
+      response.end(request.method === 'HEAD' ? undefined : found.value);
+      return;
+    }
+    case 'PUT': {
+      const value = await readBody(request);
+      const answer = await put(store, key, value, request, deadline);
+      answerWrite(response, store, key, answer);
+      return;
+    }
+    case 'DELETE': {
+      const expected = expectedVersion(request);
+      const answer = expected === undefined ? await store.delete(key, deadline) : await store.deleteIf(key, expected, deadline);
+      if (answer === 0) throw new RequestError(404, 'ERR_NOT_FOUND', `there is no key ${key}`);
+      answerWrite(response, store, key, answer);
+      return;
+    }
+    default:
+      throw new RequestError(405, 'ERR_METHOD', `${request.method} is not for keys; there are GET, PUT, DELETE`);
+  }
+}
+
+function put(
+  store: ShardedStore,
+  key: string,
+  value: Uint8Array,
+  request: IncomingMessage,
+  deadline: Deadline,
+): Promise<number> {
+  const expected = expectedVersion(request);
+  return expected === undefined ? store.put(key, value, deadline) : store.putIf(key, value, expected, deadline);
+}
+
+/** `If-Match: "version"` or `If-None-Match: *` (version 0); undefined without a condition. */
+function expectedVersion(request: IncomingMessage): number | undefined {
+  const none = request.headers['if-none-match'];
+  const match = request.headers['if-match'];
+  if (none !== undefined) {
+    if (none.trim() === '*' && match === undefined) return 0;
+    throw new RequestError(400, 'ERR_CONDITION', 'If-None-Match: expected * and no If-Match beside it');
+  }
+  if (match === undefined) return undefined;
+  const version = /^\s*"?(\d{1,15})"?\s*$/.exec(match);
+  if (version === null) throw new RequestError(400, 'ERR_CONDITION', 'If-Match: expected a version, as in If-Match: "42"');
+  return Number(version[1]);
+}
+
+function answerWrite(response: ServerResponse, store: ShardedStore, key: string, answer: number): void {
+  if (isConflict(answer)) {
+    const version = conflictVersion(answer);
+    sendJson(response, 412, {
+      code: 'ERR_CONFLICT',
+      message: version === 0 ? 'there is no such key' : `the key has version ${version}`,
+      version,
+    });
+    return;
+  }
+  sendJson(response, 200, { key, version: answer, shard: store.shardOf(key) }, { etag: `"${answer}"` });
+}
+
+async function readBody(request: IncomingMessage): Promise<Uint8Array> {
+  const tooBig = (): RequestError => new RequestError(413, 'ERR_VALUE', `the value has more than ${VALUE_MAX_BYTES} bytes`);
+  if (Number(request.headers['content-length'] ?? 0) > VALUE_MAX_BYTES) throw tooBig();
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > VALUE_MAX_BYTES) throw tooBig();
+    chunks.push(chunk);
+  }
+  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
+}
+
+async function list(store: ShardedStore, params: URLSearchParams): Promise<object> {
+  const limit = wholeNumber(params, 'limit', LIST_LIMIT, LIST_LIMIT_MAX);
+  const deadline = deadlineIn(wholeNumber(params, 'timeoutMs', TIMEOUT_MS, TIMEOUT_MAX_MS));
+  const found = await store.list(params.get('prefix') ?? '', params.get('after') ?? '', limit, deadline);
+  const entries = found.map(({ key, value, version }) => ({ key, ...asJson(value), version }));
+  const last = found[found.length - 1];
+  return found.length === limit && last !== undefined ? { entries, next: last.key } : { entries };
+}
+
+/** Text as text; other bytes as base64. */
+function asJson(value: Uint8Array): { value: string } | { valueBase64: string } {
+  try {
+    return { value: new TextDecoder('utf-8', { fatal: true }).decode(value) };
+  } catch {
+    return { valueBase64: Buffer.from(value).toString('base64') };
+  }
+}
+
+function status({ host, store }: HttpContext): object {
+  const info = host.info();
+  return {
+    hostId: info.hostId,
+    raftAddress: info.raftAddress,
+    shardCount: store.shardCount,
+    failure: info.failure?.code,
+    shards: info.shards.map((shard) => ({
+      ...shard,
+      failure: shard.failure?.code,
+      ...(shard.state === 'running' ? { digest: host.hash(shard.shardId) } : {}),
+    })),
+    peers: info.peers,
+    log: info.log,
+  };
+}
+
+/** Healthy: every replica runs, knows a leader, and has applied what is committed and durable here. */
+function checkHealth(host: NodeHost): { healthy: boolean; problems: string[] } {
+  const problems: string[] = [];
+  if (host.failed !== undefined) problems.push(host.failed.message);
+  for (const shard of host.info().shards) {
+    if (shard.state !== 'running') problems.push(`shard ${shard.shardId} is ${shard.state}`);
+    else if (shard.leaderId === 0) problems.push(`shard ${shard.shardId} has no leader`);
+  }
+  return { healthy: problems.length === 0, problems };
+}
+
+function httpMetrics(counters: Counters): string {
+  return [
+    '# HELP drakkar_http_requests_total HTTP requests.',
+    '# TYPE drakkar_http_requests_total counter',
+    `drakkar_http_requests_total ${counters.requests}`,
+    '# HELP drakkar_http_errors_total HTTP requests that ended with an error.',
+    '# TYPE drakkar_http_errors_total counter',
+    `drakkar_http_errors_total ${counters.errors}`,
+    '',
+  ].join('\n');
+}
+
+function sendJson(response: ServerResponse, statusCode: number, body: object, headers: Record<string, string> = {}): void {
+  const text = JSON.stringify(body);
+  response.writeHead(statusCode, {
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(text),
+    ...headers,
+  });
+  response.end(text);
+}
+
+function sendError(context: HttpContext, request: IncomingMessage, response: ServerResponse, error: unknown): void {
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  // What is left of a body that nobody reads would be taken for the next request.
+  if (!request.complete) response.setHeader('connection', 'close');
+  if (error instanceof RequestError) {
+    sendJson(response, error.status, { code: error.code, message: error.message });
+  } else if (DrakkarError.is(error)) {
+    const { code, message, retryable, outcome } = error;
+    const statusCode = code === 'ERR_TIMEOUT' ? 504 : code === 'ERR_PAYLOAD_TOO_BIG' ? 413 : 503;
+    sendJson(response, statusCode, { code, message, retryable, outcome });
+  } else {
+    context.logger.error({ err: error, method: request.method, url: request.url }, 'request failed');
+    sendJson(response, 500, { code: 'ERR_INTERNAL', message: 'an unexpected error; the log of this host has more' });
+  }
+}

@@ -1,0 +1,94 @@
+/**
+ * Keys over shards: finds a key's shard, writes and reads it, and tries again where that is certainly safe. Knows nothing of HTTP.
+ */
+import { DrakkarError, type NodeHost } from 'drakkar';
+import { Operation, encodeCommand } from './commands.ts';
+import type { Found, Listed } from './store.ts';
+
+const RETRY_MS = 25;
+
+export interface Deadline {
+  /** Milliseconds left. */
+  leftMs(): number;
+}
+
+export function deadlineIn(timeoutMs: number): Deadline {
+  const end = performance.now() + timeoutMs;
+  return { leftMs: () => Math.floor(end - performance.now()) };
+}
+
+export class ShardedStore {
+  private readonly host: NodeHost;
+  readonly shardCount: number;
+
+  constructor(host: NodeHost, shardCount: number) {
+    this.host = host;
+    this.shardCount = shardCount;
+  }
+
+  /** FNV-1a of the key; shards are numbered from 1. Part of the data's layout: the count of shards must not change. */
+  shardOf(key: string): number {
+    let hash = 0x811c9dc5;
+    for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
+    return ((hash >>> 0) % this.shardCount) + 1;
+  }
+
+  put(key: string, value: Uint8Array, deadline: Deadline): Promise<number> {
+    return this.write(key, encodeCommand(Operation.Put, key, value), deadline);
+  }
+
+  /** `version` 0: only when there is no such key. Gives the new version, or a conflict (`isConflict`). */
+  putIf(key: string, value: Uint8Array, version: number, deadline: Deadline): Promise<number> {
+    return this.write(key, encodeCommand(Operation.PutIf, key, value, version), deadline);
+  }
+
+  delete(key: string, deadline: Deadline): Promise<number> {
+    return this.write(key, encodeCommand(Operation.Delete, key), deadline);
+  }
+
+  deleteIf(key: string, version: number, deadline: Deadline): Promise<number> {
+    return this.write(key, encodeCommand(Operation.DeleteIf, key, undefined, version), deadline);
+  }
+
+  private async write(key: string, command: Uint8Array, deadline: Deadline): Promise<number> {
+    const shardId = this.shardOf(key);
+    return (await untilDeadline(deadline, (timeoutMs) => this.host.propose(shardId, command, { timeoutMs }))) as number;
+  }
+
+  async get(key: string, deadline: Deadline): Promise<Found | undefined> {
+    const shardId = this.shardOf(key);
+    const query = { kind: 'get', key };
+    return (await untilDeadline(deadline, (timeoutMs) => this.host.read(shardId, query, { timeoutMs }))) as Found | undefined;
+  }
+
+  /** From this host's memory, possibly behind. */
+  getStale(key: string): Found | undefined {
+    return this.host.staleRead(this.shardOf(key), { kind: 'get', key }) as Found | undefined;
+  }
+
+  /** Keys with `prefix` behind `after`, sorted. Each shard is read linearizably; the shards are read one by one. */
+  async list(prefix: string, after: string, limit: number, deadline: Deadline): Promise<Listed[]> {
+    const query = { kind: 'list', prefix, after, limit };
+    const parts: Listed[][] = [];
+    for (let shardId = 1; shardId <= this.shardCount; shardId++) {
+      parts.push(
+        (await untilDeadline(deadline, (timeoutMs) => this.host.read(shardId, query, { timeoutMs }))) as Listed[],
+      );
+    }
+    const merged = parts.flat().sort((a, b) => (a.key < b.key ? -1 : 1));
+    return merged.slice(0, limit);
+  }
+}
+
+/** Tries until the deadline, again only after errors that say that nothing was done. */
+async function untilDeadline<T>(deadline: Deadline, attempt: (timeoutMs: number) => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await attempt(Math.max(1, deadline.leftMs()));
+    } catch (error) {
+      const isSafe = DrakkarError.is(error) && error.retryable && error.outcome === 'not-applied';
+      if (!isSafe || deadline.leftMs() <= RETRY_MS) throw error;
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
+  }
+}

@@ -1,0 +1,41 @@
+#!/usr/bin/env node
+/** The program: flags, logs, signals. Exit codes: 0 stopped as asked, 1 failed, 2 a wrong flag. */
+import { DrakkarError } from 'drakkar';
+import { pino } from 'pino';
+import { readOptions } from './options.ts';
+import { startServer } from './server.ts';
+
+const options = readOptions(process.argv.slice(2));
+const logger = pino({ level: options.logLevel, base: { replicaId: options.replicaId } });
+
+try {
+  const server = await startServer(options, logger);
+  logger.info({ url: server.url, dir: options.dir, shards: options.shards }, 'serving');
+  server.host.on('hostFailed', ({ error }) => {
+    logger.fatal({ err: error }, 'the host failed');
+    process.exitCode = 1;
+    void server.close().finally(() => process.exit(1));
+  });
+  // A parent that forked this process learns the address without parsing logs.
+  process.send?.({ ready: true, url: server.url });
+  let isStopping = false;
+  const stop = (signal: NodeJS.Signals): void => {
+    if (isStopping) process.exit(130); // asked twice: at once
+    isStopping = true;
+    logger.info({ signal }, 'stopping');
+    server.close().then(
+      () => process.exit(0),
+      (error: unknown) => {
+        logger.fatal({ err: error }, 'stopping failed');
+        process.exit(1);
+      },
+    );
+  };
+  process.on('SIGINT', stop);
+  process.on('SIGTERM', stop);
+} catch (error) {
+  const known = DrakkarError.is(error) ? `${error.code}: ${error.message}` : String(error);
+  logger.fatal({ err: error }, 'cannot start');
+  process.stderr.write(`drakkar-server: ${known}\n`);
+  process.exit(1);
+}

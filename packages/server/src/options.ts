@@ -1,0 +1,73 @@
+/** Flags of the server, checked: a wrong one is told in one line. */
+import { Command, InvalidArgumentError } from 'commander';
+
+export interface ServerOptions {
+  readonly dir: string;
+  readonly replicaId: number;
+  readonly peers: Readonly<Record<number, string>>;
+  readonly http: string;
+  readonly shards: number;
+  readonly rttMs: number;
+  readonly electionRtt: number;
+  readonly snapshotEntries: number;
+  readonly logLevel: string;
+}
+
+const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'];
+
+function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() === '' || !Number.isSafeInteger(value) || value < min || value > max) {
+      throw new InvalidArgumentError(`Expected a whole number from ${min} to ${max}.`);
+    }
+    return value;
+  };
+}
+
+function hostPort(text: string): string {
+  const match = /^(\[[0-9A-Fa-f:.]+\]|[^\s:[\]]+):(\d{1,5})$/.exec(text);
+  if (match === null || Number(match[2]) > 65535) throw new InvalidArgumentError('Expected host:port.');
+  return text;
+}
+
+function peerList(text: string): Record<number, string> {
+  const peers: Record<number, string> = {};
+  for (const part of text.split(',')) {
+    const match = /^\s*([1-9]\d*)=(\S+)\s*$/.exec(part);
+    if (match === null) throw new InvalidArgumentError('Expected replica ids with addresses, as in 1=host:port,2=host:port.');
+    const id = Number(match[1]);
+    if (id in peers) throw new InvalidArgumentError(`Replica ${id} is named twice.`);
+    peers[id] = hostPort(match[2]!);
+  }
+  return peers;
+}
+
+function level(text: string): string {
+  if (!LEVELS.includes(text)) throw new InvalidArgumentError(`Expected one of ${LEVELS.join(', ')}.`);
+  return text;
+}
+
+/** Reads the arguments behind the program's name; on a wrong one, or for --help, prints and exits (2, or 0). */
+export function readOptions(args: readonly string[]): ServerOptions {
+  const command = new Command('drakkar-server')
+    .description('A replicated key-value server: HTTP on top, Raft below.')
+    .requiredOption('--dir <path>', 'directory for this host alone; made when missing')
+    .requiredOption('--replica-id <n>', 'which of the peers this host is', wholeNumber(1, Number.MAX_SAFE_INTEGER))
+    .requiredOption('--peers <list>', 'all hosts, this one included: 1=host:port,2=host:port,3=host:port', peerList)
+    .option('--http <address>', 'where to serve HTTP', hostPort, '127.0.0.1:8080')
+    .option('--shards <n>', 'shards that the keys are spread over; must not change later', wholeNumber(1, 1024), 4)
+    .option('--rtt-ms <n>', 'length of a tick in milliseconds', wholeNumber(1, 10_000), 20)
+    .option('--election-rtt <n>', 'ticks without a leader before an election', wholeNumber(11, 100_000), 40)
+    .option('--snapshot-entries <n>', 'entries between automatic snapshots, 0 for none', wholeNumber(0, 1e12), 100_000)
+    .option('--log-level <level>', LEVELS.join(', '), level, 'info')
+    .exitOverride((error) => {
+      process.exit(error.exitCode === 0 ? 0 : 2);
+    });
+  command.parse(args, { from: 'user' });
+  const options = command.opts<ServerOptions>();
+  if (!(options.replicaId in options.peers)) {
+    command.error(`error: --replica-id ${options.replicaId} is not among --peers`);
+  }
+  return options;
+}
