@@ -17,6 +17,13 @@ export function deadlineIn(timeoutMs: number): Deadline {
   return { leftMs: () => Math.floor(end - performance.now()) };
 }
 
+/** FNV-1a of the key; shards are numbered from 1. Part of the data's layout: the count of shards must not change. */
+export function shardOfKey(key: string, shardCount: number): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
+  return ((hash >>> 0) % shardCount) + 1;
+}
+
 export class ShardedStore {
   private readonly host: NodeHost;
   readonly shardCount: number;
@@ -26,11 +33,8 @@ export class ShardedStore {
     this.shardCount = shardCount;
   }
 
-  /** FNV-1a of the key; shards are numbered from 1. Part of the data's layout: the count of shards must not change. */
   shardOf(key: string): number {
-    let hash = 0x811c9dc5;
-    for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
-    return ((hash >>> 0) % this.shardCount) + 1;
+    return shardOfKey(key, this.shardCount);
   }
 
   put(key: string, value: Uint8Array, deadline: Deadline): Promise<number> {

@@ -18,10 +18,11 @@ try {
   });
   // A parent that forked this process learns the address without parsing logs.
   process.send?.({ ready: true, url: server.url });
-  let isStopping = false;
-  const stop = (signal: NodeJS.Signals): void => {
-    if (isStopping) process.exit(130); // asked twice: at once
-    isStopping = true;
+  const asked = new Set<string>();
+  const stop = (signal: string): void => {
+    if (asked.has(signal)) process.exit(130); // asked twice: at once
+    asked.add(signal);
+    if (asked.size > 1) return; // a terminal and a parent process may both ask
     logger.info({ signal }, 'stopping');
     server.close().then(
       () => process.exit(0),
@@ -33,6 +34,7 @@ try {
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
+  process.on('disconnect', () => stop('parent gone'));
 } catch (error) {
   const known = DrakkarError.is(error) ? `${error.code}: ${error.message}` : String(error);
   logger.fatal({ err: error }, 'cannot start');
