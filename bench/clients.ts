@@ -32,6 +32,11 @@ export function startClients(handles: readonly ShardHandle[], options: BenchOpti
     return { bytes, words: new Uint32Array(bytes.buffer, 0, 2) };
   };
 
+  const fail = (error: unknown): void => {
+    if (load.isStopped) return; // the host closes under the last requests
+    console.error(error);
+    process.exit(1);
+  };
   const writer = async (shard: ShardHandle, n: number): Promise<void> => {
     const { bytes, words } = command();
     while (!load.isStopped) {
@@ -63,7 +68,7 @@ export function startClients(handles: readonly ShardHandle[], options: BenchOpti
       shard.proposeCallback(bytes, answered, (n++ & (TIMED_EVERY - 1)) === 0 ? performance.now() : 0);
     };
     const answered = (error: Error | null, _result: unknown, start: number): void => {
-      if (error !== null) throw error;
+      if (error !== null) return fail(error);
       load.writes++;
       if (start > 0) record(start);
       if (!load.isStopped) next();
@@ -85,10 +90,6 @@ export function startClients(handles: readonly ShardHandle[], options: BenchOpti
     }
   };
 
-  const fail = (error: unknown): never => {
-    console.error(error);
-    process.exit(1);
-  };
   for (let c = 0; c < count; c++) {
     const shard = handles[c % handles.length]!;
     if (c % 100 < options.readPercent) reader(shard, c).catch(fail);
