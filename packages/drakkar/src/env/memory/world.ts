@@ -1,0 +1,172 @@
+/**
+ * Virtual time for everything that runs in memory: one queue of events, ordered by time and then by age. Nothing happens but inside
+ * `step`, so that the same seed and the same calls give the same run.
+ *
+ * Promises settle between events: `step` lets the microtasks of an event run out before it takes the next one.
+ */
+import type { Clock, Random, Scheduler, Timer } from '../env.ts';
+
+/** Events that may wait; more means that something feeds itself. */
+const EVENTS_MAX = 1_000_000;
+
+interface Event {
+  readonly timeMs: number;
+  readonly order: number;
+  task: (() => void) | undefined;
+}
+
+export class World implements Clock {
+  private timeMs = 0;
+  private orderCount = 0;
+  /** A binary heap, earliest first. */
+  private readonly events: Event[] = [];
+  readonly random: Random;
+
+  constructor(seed = 1) {
+    this.random = seededRandom(seed);
+  }
+
+  nowMs(): number {
+    return this.timeMs;
+  }
+
+  get pendingEvents(): number {
+    return this.events.length;
+  }
+
+  /** Runs `task` at `delayMs` from now. */
+  schedule(delayMs: number, task: () => void): Timer {
+    if (this.events.length >= EVENTS_MAX) throw new Error(`more than ${EVENTS_MAX} events wait`);
+    const event: Event = { timeMs: this.timeMs + Math.max(0, delayMs), order: this.orderCount++, task };
+    this.push(event);
+    return {
+      cancel() {
+        event.task = undefined;
+      },
+    };
+  }
+
+  /** Runs the next event and what follows from it at once; false when there is none. */
+  async step(): Promise<boolean> {
+    const event = this.pop();
+    if (event === undefined) return false;
+    this.timeMs = event.timeMs;
+    if (event.task === undefined) return true;
+    event.task();
+    await microtasksDone();
+    return true;
+  }
+
+  /** Lets `durationMs` of virtual time pass. */
+  async run(durationMs: number): Promise<void> {
+    await microtasksDone();
+    const end = this.timeMs + durationMs;
+    while (this.events.length > 0 && this.events[0]!.timeMs <= end) await this.step();
+    this.timeMs = end;
+  }
+
+  /** Lets time pass until `condition` holds; throws when it does not within `limitMs` of virtual time. */
+  async until(condition: () => boolean, limitMs = 60_000): Promise<void> {
+    await microtasksDone();
+    const end = this.timeMs + limitMs;
+    while (!condition()) {
+      const next = this.events[0];
+      if (next === undefined || next.timeMs > end) throw new Error(`not reached within ${limitMs} virtual ms: ${condition}`);
+      await this.step();
+    }
+  }
+
+  /** Lets time pass until `promise` settles; gives its value or throws its error. */
+  async settle<T>(promise: Promise<T>, limitMs = 60_000): Promise<T> {
+    let isSettled = false;
+    const mark = (): void => {
+      isSettled = true;
+    };
+    promise.then(mark, mark);
+    await this.until(() => isSettled, limitMs);
+    return promise;
+  }
+
+  private push(event: Event): void {
+    const { events } = this;
+    let at = events.length;
+    events.push(event);
+    while (at > 0) {
+      const parent = (at - 1) >> 1;
+      if (!isBefore(event, events[parent]!)) break;
+      events[at] = events[parent]!;
+      at = parent;
+    }
+    events[at] = event;
+  }
+
+  private pop(): Event | undefined {
+    const { events } = this;
+    const first = events[0];
+    const last = events.pop();
+    if (first === undefined || last === undefined || events.length === 0) return first;
+    let at = 0;
+    for (;;) {
+      let child = at * 2 + 1;
+      if (child >= events.length) break;
+      if (child + 1 < events.length && isBefore(events[child + 1]!, events[child]!)) child++;
+      if (!isBefore(events[child]!, last)) break;
+      events[at] = events[child]!;
+      at = child;
+    }
+    events[at] = last;
+    return first;
+  }
+}
+
+const isBefore = (a: Event, b: Event): boolean => a.timeMs < b.timeMs || (a.timeMs === b.timeMs && a.order < b.order);
+
+/** A turn of the real event loop: by then every promise that could settle has. The one thing here that is not virtual. */
+function microtasksDone(): Promise<void> {
+  return new Promise((resolve) => void setImmediate(resolve));
+}
+
+/** Timers and turns of one process; after `end` none of its tasks runs any more. */
+export class ProcessScheduler implements Scheduler {
+  private readonly world: World;
+  private isEnded = false;
+
+  constructor(world: World) {
+    this.world = world;
+  }
+
+  defer(task: () => void): void {
+    this.world.schedule(0, this.guarded(task));
+  }
+
+  after(delayMs: number, task: () => void): Timer {
+    return this.world.schedule(delayMs, this.guarded(task));
+  }
+
+  private guarded(task: () => void): () => void {
+    return () => {
+      if (!this.isEnded) task();
+    };
+  }
+
+  end(): void {
+    this.isEnded = true;
+  }
+}
+
+/** sfc32: small, fast, good enough for choices. */
+export function seededRandom(seed: number): Random {
+  let a = seed >>> 0;
+  let b = 0x9e3779b9;
+  let c = 0x243f6a88;
+  let counter = 1;
+  const u32 = (): number => {
+    const result = (a + b + counter++) >>> 0;
+    a = (b ^ (b >>> 9)) >>> 0;
+    b = (c + (c << 3)) >>> 0;
+    c = (((c << 21) | (c >>> 11)) + result) >>> 0;
+    return result;
+  };
+  for (let i = 0; i < 12; i++) u32();
+  return { u32 };
+}
