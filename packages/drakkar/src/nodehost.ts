@@ -321,6 +321,7 @@ export class NodeHost {
   }
 
   private async shutDown(): Promise<void> {
+    this.handles.clear();
     const error = new DrakkarError('ERR_CLOSED', 'the host was closed', { outcome: 'unknown' });
     await Promise.all([...this.engine.replicas.values()].map((replica) => this.engine.removeReplica(replica, error)));
     await this.engine.close();

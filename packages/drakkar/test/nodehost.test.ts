@@ -210,15 +210,16 @@ test('stopReplica ends what waits, keeps the data, and the replica starts again 
   await cluster.close();
 });
 
-test('a state machine that throws fails its shard on every host, and the other shards live on', async () => {
+test('a state machine that throws fails its shard wherever the entry is applied, and the other shards live on', async () => {
   const cluster = new TestCluster();
   await cluster.startAll([1, 2]);
   const host = cluster.hosts.get(cluster.leaderOf(1))!;
   const failures: string[] = [];
   for (const other of cluster.hosts.values()) other.on('replicaFailed', ({ error }) => failures.push(error.code));
   await assert.rejects(cluster.settle(host.propose(1, text('throw'))), { code: 'ERR_SHARD_FAILED', outcome: 'unknown' });
-  await cluster.world.until(() => failures.length === 3);
-  assert.deepEqual(failures, ['ERR_STATE_MACHINE', 'ERR_STATE_MACHINE', 'ERR_STATE_MACHINE']);
+  // The leader, and then the next one; the third stays without a majority and applies nothing.
+  await cluster.world.until(() => failures.length === 2);
+  assert.deepEqual(failures, ['ERR_STATE_MACHINE', 'ERR_STATE_MACHINE']);
   await assert.rejects(cluster.settle(host.propose(1, text('more'))), { code: 'ERR_SHARD_FAILED', outcome: 'not-applied' });
   assert.equal(host.shardInfo(1).state, 'failed');
   assert.equal(await cluster.propose(1, 2, 'the other shard'), 1);

@@ -110,7 +110,9 @@ export function acknowledge(raft: Raft, again: boolean): void {
 export function onHeartbeat(raft: Raft, message: Message): void {
   if (raft.memberOf(message.from) === undefined) return;
   hearLeader(raft, message.from, message.term);
-  verify(raft, 0, message.commit);
+  // A leader names a commit index only up to what this replica acknowledged to it in this term, so that it proves the match, also
+  // of what was forgotten to be proven over a restart.
+  verify(raft, Math.min(message.commit, raft.log.lastIndex), message.commit);
   if ((message.flags & MESSAGE_NO_REPLY) !== 0) return;
   raft.send(MessageType.HeartbeatResponse, message.from, {
     logIndex: Math.min(raft.writes.durableIndex, raft.verifiedIndex),
