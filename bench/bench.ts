@@ -34,13 +34,16 @@ const { json, ...options } = command.opts<BenchOptions & { json: boolean }>();
 await quietMachine();
 const result: BenchResult = await run(options);
 const k = (value: number): string => (value >= 10_000 ? `${Math.round(value / 1000)}k` : String(value));
-console.log(`Node ${process.version} ${platform()} ${release()} ${arch()}, ${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}`);
+console.log(
+  `Node ${process.version} ${platform()} ${release()} ${arch()}, ${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}`,
+);
 console.log(
   `${options.shards} shards, ${options.payload} bytes, ${options.inflight} in flight, ` +
     `${options.readPercent}% reads, api ${options.api}, sm ${options.sm}, leaders ${options.spread ? 'spread' : 'on one host'}`,
 );
 console.log(`  writes/s           ${k(result.writesPerSecond)}`);
-if (options.readPercent > 0) console.log(`  reads/s            ${k(result.readsPerSecond)}   per CPU-second ${k(result.readsPerCpuSecond)}`);
+if (options.readPercent > 0)
+  console.log(`  reads/s            ${k(result.readsPerSecond)}   per CPU-second ${k(result.readsPerCpuSecond)}`);
 console.log(`  p50, p99, p99.9    ${result.p50Ms}, ${result.p99Ms}, ${result.p999Ms} ms`);
 console.log(`  CPU of all hosts   ${result.cpuSeconds} s in ${options.durationMs / 1000} s`);
 console.log(`  writes/CPU-second  ${k(result.writesPerCpuSecond)}`);

@@ -35,7 +35,9 @@ async function runCeiling({ shards, inflight, ring }: (typeof CASES)[number]): P
   mkdirSync(join(dir, 'data'), { recursive: true });
   const settings = { shards, payload: 16, inflight, ring, dur: DURATION_MS, api: 'rs', cb: 2, sm: 'cursor' };
   try {
-    const { stdout } = await call(process.execPath, ['--max-semi-space-size=64', 'run.js', JSON.stringify(settings)], { cwd: dir });
+    const { stdout } = await call(process.execPath, ['--max-semi-space-size=64', 'run.js', JSON.stringify(settings)], {
+      cwd: dir,
+    });
     const match = /([\d.]+)k op\/cpu-s/.exec(stdout);
     if (match === null || !stdout.includes('CONSISTENT')) throw new Error(`the program printed: ${stdout}`);
     return Number(match[1]) * 1000;
@@ -65,7 +67,7 @@ async function runLibrary({ shards, inflight }: (typeof CASES)[number]): Promise
   return result.writesPerCpuSecond;
 }
 
-const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1]!;
+const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 const ratios: Record<string, number> = {};
 for (const one of CASES) {
@@ -82,6 +84,8 @@ for (const one of CASES) {
   ratios[`shards${one.shards}`] = Number(median(pairs).toFixed(3));
 }
 const isReached = Object.values(ratios).every((ratio) => ratio >= options.atLeast);
-console.log(`medians ${JSON.stringify(ratios)}, asked for ${options.atLeast}: ${isReached ? 'reached' : 'NOT reached'}`);
+console.log(
+  `medians ${JSON.stringify(ratios)}, asked for ${options.atLeast}: ${isReached ? 'reached' : 'NOT reached'}`,
+);
 if (options.json) console.log(JSON.stringify({ ...ratios, atLeast: options.atLeast, reached: isReached }));
 process.exit(isReached ? 0 : 1);

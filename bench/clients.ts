@@ -91,11 +91,11 @@ export function startClients(handles: readonly ShardHandle[], options: BenchOpti
   };
 
   for (let c = 0; c < count; c++) {
-    const shard = handles[c % handles.length]!;
+    const shard = handles[c % handles.length];
     if (c % 100 < options.readPercent) reader(shard, c).catch(fail);
     else if (options.api === 'callback') callbackWriter(shard, c);
     else if (options.api === 'promise') writer(shard, c).catch(fail);
-    else if (c % options.batch === 0) batchWriter(handles[(c / options.batch) % handles.length]!, c).catch(fail);
+    else if (c % options.batch === 0) batchWriter(handles[(c / options.batch) % handles.length], c).catch(fail);
   }
   return load;
 }

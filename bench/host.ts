@@ -7,7 +7,7 @@ import { startClients, type Load } from './clients.ts';
 import { makeStore } from './kv.ts';
 import type { BenchOptions, HostSample } from './options.ts';
 
-const { replicaId, members, dir, options } = JSON.parse(process.argv[2]!) as {
+const { replicaId, members, dir, options } = JSON.parse(process.argv[2]) as {
   replicaId: number;
   members: Record<number, string>;
   dir: string;
@@ -15,10 +15,12 @@ const { replicaId, members, dir, options } = JSON.parse(process.argv[2]!) as {
 };
 const READY_TIMEOUT_MS = 60_000;
 
-const host = await NodeHost.open({ dir, raftAddress: members[replicaId]!, timeoutMs: 60_000 });
+const host = await NodeHost.open({ dir, raftAddress: members[replicaId], timeoutMs: 60_000 });
 const shardIds = Array.from({ length: options.shards }, (_, i) => i + 1);
 for (const shardId of shardIds) {
-  await host.startReplica({ shardId, replicaId, members, snapshotEntries: options.snapshotEntries }, () => makeStore(options.sm));
+  await host.startReplica({ shardId, replicaId, members, snapshotEntries: options.snapshotEntries }, () =>
+    makeStore(options.sm),
+  );
 }
 await Promise.all(shardIds.map((shardId) => host.whenReady(shardId, { timeoutMs: READY_TIMEOUT_MS })));
 
@@ -29,7 +31,8 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 async function place(): Promise<void> {
   for (const shardId of shardIds) {
     while (host.shardInfo(shardId).leaderId !== leaderOf(shardId)) {
-      if (host.shardInfo(shardId).role === 'leader') await host.transferLeader(shardId, leaderOf(shardId)).catch(() => {});
+      if (host.shardInfo(shardId).role === 'leader')
+        await host.transferLeader(shardId, leaderOf(shardId)).catch(() => {});
       await pause(20);
     }
   }
@@ -49,7 +52,7 @@ function snapshot(load: Load): Snapshot {
     writes: load.writes,
     reads: load.reads,
     cpuSeconds: (user + system) / 1e6,
-    flushes: host.info().log.groups!,
+    flushes: host.info().log.groups,
     timeMs: performance.now(),
   };
 }
@@ -78,13 +81,22 @@ async function measure(): Promise<HostSample> {
 
 const digests = (): object[] => shardIds.map((shardId) => host.hash(shardId));
 
-process.on('message', async (order: string) => {
-  if (order === 'place') await place().then(() => process.send!('placed'));
-  else if (order === 'measure') process.send!(await measure());
+async function obey(order: string): Promise<void> {
+  if (order === 'place') {
+    await place();
+    process.send!('placed');
+  } else if (order === 'measure') process.send!(await measure());
   else if (order === 'digests') process.send!(digests());
   else {
     await host.close();
     process.disconnect();
   }
+}
+
+process.on('message', (order: string) => {
+  obey(order).catch((error: unknown) => {
+    console.error(error);
+    process.exit(1);
+  });
 });
 process.send!('serving');

@@ -3,7 +3,7 @@ import type { Entry, EntryCursor, StateMachine } from 'drakkar';
 import type { MachineForm } from './options.ts';
 
 const word = (bytes: Uint8Array, at: number): number =>
-  (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
+  (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)) >>> 0;
 
 abstract class NumberStore {
   protected readonly values = new Map<number, number>();
@@ -26,7 +26,8 @@ abstract class NumberStore {
 
   hash(): number {
     let hash = 0;
-    for (const [key, value] of this.values) hash = (hash + Math.imul(key + 1, 0x9e3779b1) * (value + 7)) % 0x1fffffffffff;
+    for (const [key, value] of this.values)
+      hash = (hash + Math.imul(key + 1, 0x9e3779b1) * (value + 7)) % 0x1fffffffffff;
     return hash;
   }
 }
@@ -34,7 +35,7 @@ abstract class NumberStore {
 class ArrayStore extends NumberStore implements StateMachine<number, number | undefined> {
   update(entries: readonly Entry[]): void {
     for (let i = 0; i < entries.length; i++) {
-      const entry = entries[i]!;
+      const entry = entries[i];
       const { bytes, offset } = entry;
       const value = word(bytes, offset + 4);
       this.values.set(word(bytes, offset), value);

@@ -35,7 +35,9 @@ export async function run(options: BenchOptions): Promise<BenchResult> {
 }
 
 function profileFlags({ profile }: BenchOptions, replicaId: number): string[] {
-  return profile === '' ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=host-${replicaId}.cpuprofile`];
+  return profile === ''
+    ? []
+    : ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=host-${replicaId}.cpuprofile`];
 }
 
 /** The host's next message. */
@@ -78,7 +80,7 @@ async function digestsSettle(hosts: readonly ChildProcess[]): Promise<boolean> {
 function summarise(samples: readonly HostSample[], digestsEqual: boolean): BenchResult {
   const sum = (of: (sample: HostSample) => number): number => samples.reduce((total, sample) => total + of(sample), 0);
   const worst = (at: 0 | 1 | 2): number => round(Math.max(...samples.map((sample) => sample.latenciesMs[at])), 3);
-  const { seconds } = samples[0]!;
+  const { seconds } = samples[0];
   const cpuSeconds = sum((sample) => sample.cpuSeconds);
   return {
     writesPerSecond: Math.round(sum((sample) => sample.writes) / seconds),
@@ -89,7 +91,7 @@ function summarise(samples: readonly HostSample[], digestsEqual: boolean): Bench
     p99Ms: worst(1),
     p999Ms: worst(2),
     cpuSeconds: round(cpuSeconds, 2),
-    flushesPerSecond: Math.round(samples[0]!.flushes / seconds),
+    flushesPerSecond: Math.round(samples[0].flushes / seconds),
     digestsEqual,
   };
 }

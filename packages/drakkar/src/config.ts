@@ -90,7 +90,9 @@ const isLogger: Rule = {
   accepts: (value) =>
     typeof value === 'object' &&
     value !== null &&
-    ['debug', 'info', 'warn', 'error'].every((level) => typeof (value as Record<string, unknown>)[level] === 'function'),
+    ['debug', 'info', 'warn', 'error'].every(
+      (level) => typeof (value as Record<string, unknown>)[level] === 'function',
+    ),
 };
 const isMembers: Rule = {
   allowed: `replica ids from 1 with one distinct "host:port" each, at most ${MEMBERS_MAX}`,
@@ -100,7 +102,13 @@ const isMembers: Rule = {
     return (
       pairs.length >= 1 &&
       pairs.length <= MEMBERS_MAX &&
-      pairs.every(([id, address]) => /^[1-9]\d{0,15}$/.test(id) && Number.isSafeInteger(Number(id)) && typeof address === 'string' && isHostPort(address)) &&
+      pairs.every(
+        ([id, address]) =>
+          /^[1-9]\d{0,15}$/.test(id) &&
+          Number.isSafeInteger(Number(id)) &&
+          typeof address === 'string' &&
+          isHostPort(address),
+      ) &&
       new Set(pairs.map(([, address]) => address)).size === pairs.length
     );
   },

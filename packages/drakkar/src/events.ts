@@ -25,7 +25,8 @@ export class HostEvents implements EventSink {
       this.listeners.set(name, set);
     }
     set.add(listener);
-    if (set.size > LISTENERS_MAX) this.env.logger.warn({ event: name, count: set.size }, 'many listeners: is one never removed?');
+    if (set.size > LISTENERS_MAX)
+      this.env.logger.warn({ event: name, count: set.size }, 'many listeners: is one never removed?');
   }
 
   off<K extends HostEventName>(name: K, listener: HostListener<K>): void {

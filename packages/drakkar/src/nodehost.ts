@@ -141,7 +141,10 @@ export class NodeHost {
   async startReplica(options: ReplicaOptions, factory: StateMachineFactory): Promise<void> {
     checkReplicaOptions(options);
     if (typeof factory !== 'function') {
-      throw new DrakkarError('ERR_INVALID_OPTION', 'startReplica: the second argument makes the state machine; expected a function');
+      throw new DrakkarError(
+        'ERR_INVALID_OPTION',
+        'startReplica: the second argument makes the state machine; expected a function',
+      );
     }
     this.assertOpen();
     const { shardId, replicaId } = options;
@@ -176,7 +179,10 @@ export class NodeHost {
   /** Stops this host's replica; the shard goes on elsewhere, and its data stays. Waiting calls end with `ERR_SHARD_STOPPED`. */
   async stopReplica(shardId: number): Promise<void> {
     const replica = this.replicaOf(shardId);
-    await this.engine.removeReplica(replica, new DrakkarError('ERR_SHARD_STOPPED', `shard ${shardId} was stopped on this host`));
+    await this.engine.removeReplica(
+      replica,
+      new DrakkarError('ERR_SHARD_STOPPED', `shard ${shardId} was stopped on this host`),
+    );
     this.handles.delete(shardId);
   }
 
@@ -278,7 +284,8 @@ export class NodeHost {
     for (;;) {
       if (replica.status !== 'running') throw replica.unavailable();
       const leftMs = deadline - this.env.clock.nowMs();
-      if (leftMs <= 0) throw new DrakkarError('ERR_TIMEOUT', `shard ${shardId} was not ready in time`, { outcome: 'not-applied' });
+      if (leftMs <= 0)
+        throw new DrakkarError('ERR_TIMEOUT', `shard ${shardId} was not ready in time`, { outcome: 'not-applied' });
       try {
         // A linearizable read of nothing: answered only when both hold.
         await this.shard(shardId).barrier(leftMs);
@@ -338,7 +345,10 @@ export class NodeHost {
     this.assertOpen();
     const replica = this.engine.replicas.get(shardId);
     if (replica === undefined) {
-      throw new DrakkarError('ERR_SHARD_NOT_FOUND', `shard ${shardId} does not run on this host; start its replica first`);
+      throw new DrakkarError(
+        'ERR_SHARD_NOT_FOUND',
+        `shard ${shardId} does not run on this host; start its replica first`,
+      );
     }
     return replica;
   }

@@ -57,9 +57,12 @@ export class Session {
    * next command may be proposed: the old one is applied at most once, too.
    */
   propose(command: Uint8Array, options: CallOptions = {}): Promise<Result> {
-    if (this.isClosed) return Promise.reject(new DrakkarError('ERR_INVALID_SESSION', 'the session is closed; open another'));
+    if (this.isClosed)
+      return Promise.reject(new DrakkarError('ERR_INVALID_SESSION', 'the session is closed; open another'));
     if (this.queued >= QUEUE_MAX) {
-      return Promise.reject(new DrakkarError('ERR_SYSTEM_BUSY', `${QUEUE_MAX} commands wait in this session; open more sessions`));
+      return Promise.reject(
+        new DrakkarError('ERR_SYSTEM_BUSY', `${QUEUE_MAX} commands wait in this session; open more sessions`),
+      );
     }
     return this.enqueue(async () => {
       const series = this.nextSeries++;
@@ -89,7 +92,12 @@ export class Session {
     return result;
   }
 
-  private async untilDeadline(type: EntryType, series: number, command: Uint8Array, options: CallOptions): Promise<Result> {
+  private async untilDeadline(
+    type: EntryType,
+    series: number,
+    command: Uint8Array,
+    options: CallOptions,
+  ): Promise<Result> {
     const { clock } = this.env;
     const { signal } = options;
     const deadline = clock.nowMs() + (options.timeoutMs ?? this.defaultTimeoutMs);
@@ -104,7 +112,8 @@ export class Session {
     for (;;) {
       const leftMs = deadline - clock.nowMs();
       try {
-        if (signal?.aborted === true) throw new DrakkarError('ERR_ABORTED', 'the call was aborted', { cause: signal.reason });
+        if (signal?.aborted === true)
+          throw new DrakkarError('ERR_ABORTED', 'the call was aborted', { cause: signal.reason });
         if (leftMs <= 0) throw new DrakkarError('ERR_TIMEOUT', `shard ${this.shardId} did not answer in time`);
         return await this.send(type, fields, command, Math.min(leftMs, TRY_MS));
       } catch (error) {

@@ -79,10 +79,13 @@ export class ShardHandle {
     const ticks = options.timeoutMs === undefined ? this.defaultTicks : ticksOf(options.timeoutMs, this.tickMs);
     if (signal === undefined) return call(ticks);
     if (signal.aborted) {
-      return Promise.reject(new DrakkarError('ERR_ABORTED', `${what} was aborted before it began`, { outcome: 'not-applied' }));
+      return Promise.reject(
+        new DrakkarError('ERR_ABORTED', `${what} was aborted before it began`, { outcome: 'not-applied' }),
+      );
     }
     return new Promise((resolve, reject) => {
-      const onAbort = (): void => reject(new DrakkarError('ERR_ABORTED', `${what} was aborted; it may still be applied`));
+      const onAbort = (): void =>
+        reject(new DrakkarError('ERR_ABORTED', `${what} was aborted; it may still be applied`));
       signal.addEventListener('abort', onAbort, { once: true });
       call(ticks)
         .then(resolve, reject)

@@ -2,5 +2,13 @@
  * For tests of programs that use Drakkar: machines in memory under a virtual clock. `NodeHost.open` takes a machine's env and cannot tell
  * it from a real one.
  */
-export { MemoryDisk, MemoryMachine, MemoryMachines, MemoryNetwork, World, seededRandom, systemError } from './env/memory/index.ts';
+export {
+  MemoryDisk,
+  MemoryMachine,
+  MemoryMachines,
+  MemoryNetwork,
+  World,
+  seededRandom,
+  systemError,
+} from './env/memory/index.ts';
 export type { DiskFault, DiskOperation, DiskOptions } from './env/memory/index.ts';

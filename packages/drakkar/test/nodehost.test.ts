@@ -10,7 +10,10 @@ test('three hosts elect, replicate from any host, and read linearizably on any h
   for (let i = 1; i <= 30; i++) assert.equal(await cluster.propose((i % 3) + 1, 1, `line ${i}`), i);
   for (const host of cluster.hosts.values()) {
     const lines = await cluster.settle(host.read(1, 'all'));
-    assert.deepEqual(lines, Array.from({ length: 30 }, (_, i) => `line ${i + 1}`));
+    assert.deepEqual(
+      lines,
+      Array.from({ length: 30 }, (_, i) => `line ${i + 1}`),
+    );
   }
   await cluster.assertEqual(1);
   await cluster.close();
@@ -81,15 +84,7 @@ test('a partitioned leader steps down, acknowledges nothing, and its entries are
 
 test('five hosts with overlapping placements: every shard goes to its own members', async () => {
   const cluster = new TestCluster({ hosts: 5 });
-  const placements = [
-    [1, 2, 3],
-    [2, 3, 4],
-    [3, 4, 5],
-    [4, 5, 1],
-    [1, 2, 3, 4, 5],
-    [5],
-    [1, 3],
-  ];
+  const placements = [[1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 1], [1, 2, 3, 4, 5], [5], [1, 3]];
   for (const id of [1, 2, 3, 4, 5]) await cluster.open(id);
   for (const [i, ids] of placements.entries()) for (const id of ids) await cluster.startReplica(id, i + 1, ids);
   for (const [i, ids] of placements.entries()) await cluster.ready(i + 1, ids);
@@ -97,7 +92,7 @@ test('five hosts with overlapping placements: every shard goes to its own member
   const waiting: Promise<unknown>[] = [];
   for (let round = 0; round < 20; round++) {
     for (const [i, ids] of placements.entries()) {
-      const host = cluster.hosts.get(ids[round % ids.length]!)!;
+      const host = cluster.hosts.get(ids[round % ids.length])!;
       waiting.push(host.propose(i + 1, text(`shard ${i + 1} round ${round}`)));
     }
   }
@@ -169,9 +164,13 @@ test('leadership is handed over on request, from the leader and from a follower,
   assert.equal(cluster.leaderOf(1), target);
   await cluster.settle(cluster.hosts.get(leader)!.transferLeader(1, leader));
   assert.equal(cluster.leaderOf(1), leader);
-  await assert.rejects(cluster.settle(cluster.hosts.get(leader)!.transferLeader(1, 9)), { code: 'ERR_TRANSFER_ABORTED' });
+  await assert.rejects(cluster.settle(cluster.hosts.get(leader)!.transferLeader(1, 9)), {
+    code: 'ERR_TRANSFER_ABORTED',
+  });
   cluster.kill(target);
-  await assert.rejects(cluster.settle(cluster.hosts.get(leader)!.transferLeader(1, target)), { code: 'ERR_TRANSFER_ABORTED' });
+  await assert.rejects(cluster.settle(cluster.hosts.get(leader)!.transferLeader(1, target)), {
+    code: 'ERR_TRANSFER_ABORTED',
+  });
   await cluster.propose(leader, 1, 'it still leads');
   await cluster.close();
 });
@@ -216,11 +215,17 @@ test('a state machine that throws fails its shard wherever the entry is applied,
   const host = cluster.hosts.get(cluster.leaderOf(1))!;
   const failures: string[] = [];
   for (const other of cluster.hosts.values()) other.on('replicaFailed', ({ error }) => failures.push(error.code));
-  await assert.rejects(cluster.settle(host.propose(1, text('throw'))), { code: 'ERR_SHARD_FAILED', outcome: 'unknown' });
+  await assert.rejects(cluster.settle(host.propose(1, text('throw'))), {
+    code: 'ERR_SHARD_FAILED',
+    outcome: 'unknown',
+  });
   // The leader, and then the next one; the third stays without a majority and applies nothing.
   await cluster.world.until(() => failures.length === 2);
   assert.deepEqual(failures, ['ERR_STATE_MACHINE', 'ERR_STATE_MACHINE']);
-  await assert.rejects(cluster.settle(host.propose(1, text('more'))), { code: 'ERR_SHARD_FAILED', outcome: 'not-applied' });
+  await assert.rejects(cluster.settle(host.propose(1, text('more'))), {
+    code: 'ERR_SHARD_FAILED',
+    outcome: 'not-applied',
+  });
   assert.equal(host.shardInfo(1).state, 'failed');
   assert.equal(await cluster.propose(1, 2, 'the other shard'), 1);
   await cluster.close();
@@ -249,7 +254,10 @@ test('without a majority, writes and reads end at their deadlines with an unknow
   await assert.rejects(cluster.settle(write), { code: 'ERR_TIMEOUT', outcome: 'unknown' });
   await assert.rejects(cluster.settle(read), { code: 'ERR_TIMEOUT' });
   await cluster.world.until(() => host.shardInfo(1).leaderId === 0, 20_000);
-  await assert.rejects(cluster.settle(host.propose(1, text('late'))), { code: 'ERR_NO_LEADER', outcome: 'not-applied' });
+  await assert.rejects(cluster.settle(host.propose(1, text('late'))), {
+    code: 'ERR_NO_LEADER',
+    outcome: 'not-applied',
+  });
   assert.deepEqual(host.staleRead(1, 'all'), []);
   await cluster.close();
 });
@@ -295,8 +303,11 @@ test('await using closes a host, and a closed host refuses everything with ERR_C
   await cluster.settle(host[Symbol.asyncDispose]());
   assert.throws(() => host.staleRead(1, 'all'), { code: 'ERR_CLOSED' });
   await assert.rejects(host.propose(1, text('x')), { code: 'ERR_CLOSED' });
-  await assert.rejects(host.startReplica({ shardId: 2, replicaId: 3, members: cluster.members(3) }, () => null as never), {
-    code: 'ERR_CLOSED',
-  });
+  await assert.rejects(
+    host.startReplica({ shardId: 2, replicaId: 3, members: cluster.members(3) }, () => null as never),
+    {
+      code: 'ERR_CLOSED',
+    },
+  );
   await cluster.close();
 });

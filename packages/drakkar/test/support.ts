@@ -36,7 +36,8 @@ export class Journal implements StateMachine<string, unknown> {
 
   hash(): number {
     let hash = 0;
-    for (const line of this.lines) for (let i = 0; i < line.length; i++) hash = (Math.imul(hash, 31) + line.charCodeAt(i)) | 0;
+    for (const line of this.lines)
+      for (let i = 0; i < line.length; i++) hash = (Math.imul(hash, 31) + line.charCodeAt(i)) | 0;
     return hash;
   }
 }
@@ -96,7 +97,12 @@ export class TestCluster {
   }
 
   /** Starts the shard's replica on host `id`; replica ids are host ids. */
-  async startReplica(id: number, shardId: number, memberIds?: readonly number[], more: Partial<ReplicaOptions> = {}): Promise<void> {
+  async startReplica(
+    id: number,
+    shardId: number,
+    memberIds?: readonly number[],
+    more: Partial<ReplicaOptions> = {},
+  ): Promise<void> {
     const members = memberIds === undefined ? {} : { members: this.members(...memberIds) };
     const options = { shardId, replicaId: id, ...members, ...this.options.replica, ...more };
     await this.settle(this.hosts.get(id)!.startReplica(options, () => new Journal()));
@@ -127,7 +133,14 @@ export class TestCluster {
 
   followerOf(shardId: number): number {
     const leader = this.leaderOf(shardId);
-    return [...this.hosts.keys()].find((id) => id !== leader && this.hosts.get(id)!.info().shards.some((shard) => shard.shardId === shardId))!;
+    return [...this.hosts.keys()].find(
+      (id) =>
+        id !== leader &&
+        this.hosts
+          .get(id)!
+          .info()
+          .shards.some((shard) => shard.shardId === shardId),
+    )!;
   }
 
   propose(id: number, shardId: number, line: string, timeoutMs = 5000): Promise<unknown> {
@@ -140,8 +153,12 @@ export class TestCluster {
 
   /** Waits until the replicas have applied the same, then compares their digests. */
   async assertEqual(shardId: number, ids: readonly number[] = [...this.hosts.keys()]): Promise<void> {
-    const hashes = (): { appliedIndex: number; hash: number | undefined }[] => ids.map((id) => this.hosts.get(id)!.hash(shardId));
-    await this.world.until(() => hashes().every(({ appliedIndex }) => appliedIndex === hashes()[0]!.appliedIndex), 30_000);
+    const hashes = (): { appliedIndex: number; hash: number | undefined }[] =>
+      ids.map((id) => this.hosts.get(id)!.hash(shardId));
+    await this.world.until(
+      () => hashes().every(({ appliedIndex }) => appliedIndex === hashes()[0].appliedIndex),
+      30_000,
+    );
     for (const hash of hashes()) assert.deepEqual(hash, hashes()[0]);
   }
 

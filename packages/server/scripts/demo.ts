@@ -103,7 +103,7 @@ async function put(key: string, value: string, seed: number): Promise<void> {
 async function client(packages: readonly PackageRecord[], seed: number): Promise<void> {
   while (!stopWriting) {
     const number = nextWrite++;
-    const { key, value } = packages[number % packages.length]!;
+    const { key, value } = packages[number % packages.length];
     await put(`v${Math.floor(number / packages.length) + 1}/${key}`, value, seed + number);
   }
 }
@@ -148,7 +148,8 @@ async function probe(shardId: number, name: string): Promise<void> {
 }
 
 function inShard(prefix: string, shardId: number): string {
-  for (let suffix = 0; ; suffix++) if (shardOfKey(`${prefix}-${suffix}`, shardCount) === shardId) return `${prefix}-${suffix}`;
+  for (let suffix = 0; ; suffix++)
+    if (shardOfKey(`${prefix}-${suffix}`, shardCount) === shardId) return `${prefix}-${suffix}`;
 }
 
 /** Kills the busiest leader, measures until all its shards take writes again, starts it again. */
@@ -158,7 +159,9 @@ async function killLeader(number: number): Promise<number> {
   await cluster.kill(host);
   await Promise.all(shards.map((shardId) => probe(shardId, `kill-${number}`)));
   const failoverMs = Math.round(performance.now() - start);
-  console.log(`  kill ${number}: host ${host.id} led shards ${shards.join(', ')}; all take writes again after ${failoverMs} ms`);
+  console.log(
+    `  kill ${number}: host ${host.id} led shards ${shards.join(', ')}; all take writes again after ${failoverMs} ms`,
+  );
   await cluster.startHost(host);
   await untilHealthy();
   return failoverMs;
@@ -167,9 +170,12 @@ async function killLeader(number: number): Promise<number> {
 async function untilHealthy(): Promise<void> {
   const end = performance.now() + SETTLE_TIMEOUT_MS;
   for (;;) {
-    const states = await Promise.all(cluster.hosts.map((host) => send('GET', `${host.url}/healthz`).catch(() => undefined)));
+    const states = await Promise.all(
+      cluster.hosts.map((host) => send('GET', `${host.url}/healthz`).catch(() => undefined)),
+    );
     if (states.every((state) => state?.status === 200)) return;
-    if (performance.now() > end) throw new Error(`not healthy in time: ${states.map((state) => state?.body).join(' ')}`);
+    if (performance.now() > end)
+      throw new Error(`not healthy in time: ${states.map((state) => state?.body).join(' ')}`);
     await pause(100);
   }
 }
@@ -180,7 +186,7 @@ async function verifyThrough(host: ClusterHost): Promise<number> {
   let lost = 0;
   const reader = async (): Promise<void> => {
     while (next < acknowledged.length) {
-      const { key, value } = acknowledged[next++]!;
+      const { key, value } = acknowledged[next++];
       const answer = await read(host, key);
       if (answer.status === 200 && answer.body === value) continue;
       lost++;
@@ -209,7 +215,7 @@ async function digestsAgree(): Promise<boolean> {
     const indexes = lines.map((line) => line.map(({ appliedIndex }) => appliedIndex).join());
     if (indexes.every((text) => text === indexes[0])) {
       const texts = lines.map((line) => JSON.stringify(line));
-      return lines[0]!.every(({ hash }) => hash !== undefined) && texts.every((text) => text === texts[0]);
+      return lines[0].every(({ hash }) => hash !== undefined) && texts.every((text) => text === texts[0]);
     }
     if (performance.now() > end) throw new Error(`the replicas do not reach the same index: ${indexes.join(' | ')}`);
     await pause(100);
@@ -222,14 +228,16 @@ async function run(): Promise<Report> {
   console.log(`Starting three hosts, data in ${dir} ...`);
   await cluster.start((host) => console.log(`  host ${host.id}   ${host.url}`));
   await untilHealthy();
-  ({ shardCount } = await getJson<Status>(`${cluster.hosts[0]!.url}/status`));
+  ({ shardCount } = await getJson<Status>(`${cluster.hosts[0].url}/status`));
 
   const start = performance.now();
   const seconds = (): string => `${((performance.now() - start) / 1000).toFixed(0)} s`;
   const progress = setInterval(() => {
     console.log(`  ${seconds()}: ${acknowledged.length} writes acknowledged, ${retries} tried again`);
   }, PROGRESS_MS);
-  console.log(`Writing at least ${writesWanted} keys with ${clients} clients, killing ${killsWanted} leaders meanwhile ...`);
+  console.log(
+    `Writing at least ${writesWanted} keys with ${clients} clients, killing ${killsWanted} leaders meanwhile ...`,
+  );
   const writers = Array.from({ length: clients }, (_, seed) => client(packages, seed));
   const failoverMs: number[] = [];
   try {
@@ -245,7 +253,9 @@ async function run(): Promise<Report> {
     clearInterval(progress);
   }
   const writesAcknowledged = acknowledged.length;
-  console.log(`${writesAcknowledged} writes acknowledged in ${seconds()}. Reading every one back through each host ...`);
+  console.log(
+    `${writesAcknowledged} writes acknowledged in ${seconds()}. Reading every one back through each host ...`,
+  );
   const lost = await Promise.all(cluster.hosts.map(verifyThrough));
   console.log(`Read ${3 * writesAcknowledged} times, ${seconds()} since the start. Comparing digests ...`);
   const digestsEqual = await digestsAgree();

@@ -77,7 +77,11 @@ async function route(
       response.end(`${context.host.metrics()}${httpMetrics(counters)}`);
       return;
     default:
-      throw new RequestError(404, 'ERR_ROUTE', `there is no ${pathname}; there are /kv, /kv/<key>, /status, /healthz, /metrics`);
+      throw new RequestError(
+        404,
+        'ERR_ROUTE',
+        `there is no ${pathname}; there are /kv, /kv/<key>, /status, /healthz, /metrics`,
+      );
   }
 }
 
@@ -108,7 +112,11 @@ function wholeNumber(params: URLSearchParams, name: string, fallback: number, ma
   if (text === null) return fallback;
   const value = Number(text);
   if (!Number.isSafeInteger(value) || value < 1 || value > max) {
-    throw new RequestError(400, 'ERR_PARAMETER', `${name} is ${JSON.stringify(text)}; expected a whole number from 1 to ${max}`);
+    throw new RequestError(
+      400,
+      'ERR_PARAMETER',
+      `${name} is ${JSON.stringify(text)}; expected a whole number from 1 to ${max}`,
+    );
   }
   return value;
 }
@@ -143,7 +151,8 @@ async function onKey(
     }
     case 'DELETE': {
       const expected = expectedVersion(request);
-      const answer = expected === undefined ? await store.delete(key, deadline) : await store.deleteIf(key, expected, deadline);
+      const answer =
+        expected === undefined ? await store.delete(key, deadline) : await store.deleteIf(key, expected, deadline);
       if (answer === 0) throw new RequestError(404, 'ERR_NOT_FOUND', `there is no key ${key}`);
       answerWrite(response, store, key, answer);
       return;
@@ -174,7 +183,8 @@ function expectedVersion(request: IncomingMessage): number | undefined {
   }
   if (match === undefined) return undefined;
   const version = /^\s*"?(\d{1,15})"?\s*$/.exec(match);
-  if (version === null) throw new RequestError(400, 'ERR_CONDITION', 'If-Match: expected a version, as in If-Match: "42"');
+  if (version === null)
+    throw new RequestError(400, 'ERR_CONDITION', 'If-Match: expected a version, as in If-Match: "42"');
   return Number(version[1]);
 }
 
@@ -192,7 +202,8 @@ function answerWrite(response: ServerResponse, store: ShardedStore, key: string,
 }
 
 async function readBody(request: IncomingMessage): Promise<Uint8Array> {
-  const tooBig = (): RequestError => new RequestError(413, 'ERR_VALUE', `the value has more than ${VALUE_MAX_BYTES} bytes`);
+  const tooBig = (): RequestError =>
+    new RequestError(413, 'ERR_VALUE', `the value has more than ${VALUE_MAX_BYTES} bytes`);
   if (Number(request.headers['content-length'] ?? 0) > VALUE_MAX_BYTES) throw tooBig();
   const chunks: Buffer[] = [];
   let size = 0;
@@ -201,7 +212,7 @@ async function readBody(request: IncomingMessage): Promise<Uint8Array> {
     if (size > VALUE_MAX_BYTES) throw tooBig();
     chunks.push(chunk);
   }
-  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
+  return chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
 }
 
 async function list(store: ShardedStore, params: URLSearchParams): Promise<object> {
@@ -262,7 +273,12 @@ function httpMetrics(counters: Counters): string {
   ].join('\n');
 }
 
-function sendJson(response: ServerResponse, statusCode: number, body: object, headers: Record<string, string> = {}): void {
+function sendJson(
+  response: ServerResponse,
+  statusCode: number,
+  body: object,
+  headers: Record<string, string> = {},
+): void {
   const text = JSON.stringify(body);
   response.writeHead(statusCode, {
     'content-type': 'application/json',

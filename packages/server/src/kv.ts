@@ -62,7 +62,9 @@ export class ShardedStore {
   async get(key: string, deadline: Deadline): Promise<Found | undefined> {
     const shardId = this.shardOf(key);
     const query = { kind: 'get', key };
-    return (await untilDeadline(deadline, (timeoutMs) => this.host.read(shardId, query, { timeoutMs }))) as Found | undefined;
+    return (await untilDeadline(deadline, (timeoutMs) => this.host.read(shardId, query, { timeoutMs }))) as
+      | Found
+      | undefined;
   }
 
   /** From this host's memory, possibly behind. */

@@ -35,10 +35,11 @@ function peerList(text: string): Record<number, string> {
   const peers: Record<number, string> = {};
   for (const part of text.split(',')) {
     const match = /^\s*([1-9]\d*)=(\S+)\s*$/.exec(part);
-    if (match === null) throw new InvalidArgumentError('Expected replica ids with addresses, as in 1=host:port,2=host:port.');
+    if (match === null)
+      throw new InvalidArgumentError('Expected replica ids with addresses, as in 1=host:port,2=host:port.');
     const id = Number(match[1]);
     if (id in peers) throw new InvalidArgumentError(`Replica ${id} is named twice.`);
-    peers[id] = hostPort(match[2]!);
+    peers[id] = hostPort(match[2]);
   }
   return peers;
 }

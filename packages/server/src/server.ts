@@ -22,7 +22,7 @@ export interface RunningServer {
 export async function startServer(options: ServerOptions, logger: Logger): Promise<RunningServer> {
   const host = await NodeHost.open({
     dir: options.dir,
-    raftAddress: options.peers[options.replicaId]!,
+    raftAddress: options.peers[options.replicaId],
     rttMs: options.rttMs,
     logger,
   });
@@ -56,7 +56,11 @@ function listen(server: Server, address: string): Promise<string> {
   const name = address.slice(0, at).replace(/^\[(.*)\]$/, '$1');
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
-      reject(error.code === 'EADDRINUSE' ? new Error(`${address} is in use by another process; choose another --http`) : error);
+      reject(
+        error.code === 'EADDRINUSE'
+          ? new Error(`${address} is in use by another process; choose another --http`)
+          : error,
+      );
     });
     server.listen(Number(address.slice(at + 1)), name, () => {
       resolve(`http://${address.slice(0, at)}:${(server.address() as AddressInfo).port}`);
@@ -79,7 +83,12 @@ async function shutDown(host: NodeHost, http: Server, logger: Logger): Promise<v
 async function handOver(host: NodeHost): Promise<void> {
   if (host.failed !== undefined) return;
   const led = host.info().shards.filter((shard) => shard.state === 'running' && shard.leaderId === shard.replicaId);
-  const connected = new Set(host.info().peers.filter((peer) => peer.connected).map((peer) => peer.address));
+  const connected = new Set(
+    host
+      .info()
+      .peers.filter((peer) => peer.connected)
+      .map((peer) => peer.address),
+  );
   await Promise.all(
     led.map(async ({ shardId, members }) => {
       const target = Object.entries(members).find(([, address]) => connected.has(address));

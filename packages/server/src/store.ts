@@ -144,6 +144,6 @@ export class Store implements StateMachine<Query, Found | Listed[] | undefined> 
 function hashOf(key: string, value: Uint8Array, version: number): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
-  for (let i = 0; i < value.length; i++) hash = Math.imul(hash ^ value[i]!, 0x01000193);
+  for (let i = 0; i < value.length; i++) hash = Math.imul(hash ^ value[i], 0x01000193);
   return Math.imul(hash ^ (version % 0x1_0000_0000), 0x01000193) >>> 0;
 }

@@ -31,7 +31,11 @@ interface Origin {
   readonly initial: Membership;
 }
 
-export async function startReplica(engine: Engine, start: ReplicaStart, factory: StateMachineFactory): Promise<Replica> {
+export async function startReplica(
+  engine: Engine,
+  start: ReplicaStart,
+  factory: StateMachineFactory,
+): Promise<Replica> {
   const origin = findOrigin(engine, start);
   const { known } = origin;
   if (known?.failure !== undefined) {
@@ -44,7 +48,10 @@ export async function startReplica(engine: Engine, start: ReplicaStart, factory:
   try {
     stateMachine = factory(start.shardId, start.replicaId);
   } catch (cause) {
-    throw new DrakkarError('ERR_STATE_MACHINE', `the factory of shard ${start.shardId} threw`, { cause, outcome: 'not-applied' });
+    throw new DrakkarError('ERR_STATE_MACHINE', `the factory of shard ${start.shardId} threw`, {
+      cause,
+      outcome: 'not-applied',
+    });
   }
   const { shardId, replicaId } = start;
   const rsm = new Rsm({ shardId, replicaId, stateMachine, membership: origin.initial });
@@ -52,7 +59,8 @@ export async function startReplica(engine: Engine, start: ReplicaStart, factory:
     const image = await snapshotter.open(snapshotIndex);
     await rsm.recoverImage(image.chunks, new AbortController().signal);
   }
-  if (engine.replicas.has(shardId)) throw new DrakkarError('ERR_SHARD_EXISTS', `shard ${shardId} is running here already`);
+  if (engine.replicas.has(shardId))
+    throw new DrakkarError('ERR_SHARD_EXISTS', `shard ${shardId} is running here already`);
   const pins: readonly ReplicaPin[] = known?.state.pins ?? [];
   const replica = new Replica(engine, start, rsm, snapshotter, origin.bootstrap, pins);
   replica.snapshotIndex = snapshotIndex;
@@ -112,7 +120,8 @@ function findOrigin(engine: Engine, start: ReplicaStart): Origin {
     checkAddress(initial, start);
     return { known: undefined, bootstrap: encodeMembership(initial), initial };
   }
-  if (known.failure !== undefined && known.state.replicaId === 0) return { known, bootstrap: new Uint8Array(0), initial: initialMembership([]) };
+  if (known.failure !== undefined && known.state.replicaId === 0)
+    return { known, bootstrap: new Uint8Array(0), initial: initialMembership([]) };
   if (known.state.replicaId !== replicaId) {
     throw new DrakkarError(
       'ERR_SHARD_MISMATCH',

@@ -108,7 +108,10 @@ export class Engine implements LogSink {
   }
 
   async start(): Promise<void> {
-    this.log.start(this, (shardId) => this.replicas.get(shardId)?.raft.log.blocks() ?? this.parked.get(shardId)?.blocks ?? []);
+    this.log.start(
+      this,
+      (shardId) => this.replicas.get(shardId)?.raft.log.blocks() ?? this.parked.get(shardId)?.blocks ?? [],
+    );
     await this.transport.start({
       onFrame: (from, slab, offset, lengthBytes) => this.onFrame(from, slab, offset, lengthBytes),
       onSessionEnd: (from) => this.pausedSessions.delete(from),
@@ -167,16 +170,23 @@ export class Engine implements LogSink {
     replica.failure = error;
     this.env.logger.error({ shardId: replica.shardId, replicaId: replica.replicaId, err: error }, 'replica failed');
     replica.end(
-      new DrakkarError('ERR_SHARD_FAILED', `the replica of shard ${replica.shardId} on this host failed (${error.code})`, {
-        cause: error,
-      }),
+      new DrakkarError(
+        'ERR_SHARD_FAILED',
+        `the replica of shard ${replica.shardId} on this host failed (${error.code})`,
+        {
+          cause: error,
+        },
+      ),
     );
     this.transfers.end(replica, error);
     this.events.emit('replicaFailed', { shardId: replica.shardId, replicaId: replica.replicaId, error });
   }
 
   refuseMember(replica: Replica, memberId: number, reason: string): void {
-    this.env.logger.error({ shardId: replica.shardId, memberId, reason }, 'member refused; replace it by a new replica');
+    this.env.logger.error(
+      { shardId: replica.shardId, memberId, reason },
+      'member refused; replace it by a new replica',
+    );
     this.events.emit('memberRefused', { shardId: replica.shardId, replicaId: replica.replicaId, memberId, reason });
   }
 
@@ -205,7 +215,7 @@ export class Engine implements LogSink {
     const deadline = this.env.clock.nowMs() + APPLY_BUDGET_MS;
     const maySeal = this.log.pendingBytes < LOG_PENDING_BYTES_MAX && !this.log.isFull;
     for (let i = 0; i < ready.length; i++) {
-      const replica = ready[i]!;
+      const replica = ready[i];
       replica.isReady = false;
       if (replica.status !== 'running') continue;
       try {
@@ -218,7 +228,7 @@ export class Engine implements LogSink {
     }
     this.outbound.flushBlocks();
     for (let i = 0; i < ready.length; i++) {
-      const replica = ready[i]!;
+      const replica = ready[i];
       if (replica.status !== 'running') continue;
       try {
         replica.followUp();
@@ -242,7 +252,8 @@ export class Engine implements LogSink {
   private dropOldBytes(): void {
     for (const replica of this.replicas.values()) {
       for (const ref of replica.raft.log.blocks()) {
-        if (ref.place !== undefined && ref.slab !== undefined && ref.lastIndex <= replica.raft.appliedIndex) ref.dropBytes();
+        if (ref.place !== undefined && ref.slab !== undefined && ref.lastIndex <= replica.raft.appliedIndex)
+          ref.dropBytes();
       }
     }
   }
@@ -340,7 +351,7 @@ export class Engine implements LogSink {
     const { touched } = this;
     this.touched = [];
     for (let i = 0; i < touched.length; i++) {
-      const replica = touched[i]!;
+      const replica = touched[i];
       replica.isTouched = false;
       if (replica.status !== 'running') continue;
       try {
@@ -436,7 +447,7 @@ export class Engine implements LogSink {
       if (replica.status !== 'running') continue;
       const slot = replica.peers.indexOf(peer);
       if (slot < 0) continue;
-      visit(replica, replica.raft.slots[slot]!);
+      visit(replica, replica.raft.slots[slot]);
       this.markReady(replica);
     }
   }
@@ -478,4 +489,3 @@ export class Engine implements LogSink {
 }
 
 const forwarding = new BlockHeader();
-

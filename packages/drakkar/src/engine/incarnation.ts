@@ -35,8 +35,7 @@ export class Incarnations {
     }
     const pin = replica.pins.find((known) => known.replicaId === replicaId);
     if (pin !== undefined) {
-      const sameDirectory =
-        pin.directoryHigh === identity.directoryHigh && pin.directoryLow === identity.directoryLow;
+      const sameDirectory = pin.directoryHigh === identity.directoryHigh && pin.directoryLow === identity.directoryLow;
       if (!sameDirectory || identity.startCounter < pin.startCounter) {
         this.engine.counters.messagesRefused++;
         this.engine.refuseMember(

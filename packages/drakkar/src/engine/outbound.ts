@@ -5,12 +5,7 @@
  *
  * Knows peers, not shards: what to send to whom was decided by the protocol.
  */
-import {
-  BLOCK_HEADER_WORDS,
-  copyWords,
-  writeBlockHeader,
-  type BlockHeader,
-} from '../wire/block.ts';
+import { BLOCK_HEADER_WORDS, copyWords, writeBlockHeader, type BlockHeader } from '../wire/block.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
 import { skipEntries } from '../wire/entry.ts';
 import { FRAME_HEADER_BYTES, FrameType, sealFrame } from '../wire/frame.ts';
@@ -108,8 +103,7 @@ export class Outbound {
   addCatchUp(peer: Peer, header: BlockHeader, ref: BlockRef, skip: number): void {
     const { u32 } = ref.slab!;
     const start = skipEntries(u32, ref.entriesWord, skip);
-    const end =
-      skip + header.count === ref.count ? ref.entriesEndWord : skipEntries(u32, start, header.count);
+    const end = skip + header.count === ref.count ? ref.entriesEndWord : skipEntries(u32, start, header.count);
     this.addBytes(peer, header, u32, start, end);
   }
 
@@ -171,21 +165,21 @@ export class Outbound {
     while (from < blocks.length) {
       let bytes = FRAME_HEADER_BYTES;
       let to = from;
-      do bytes += blocks[to++]!.lengthBytes;
-      while (to < blocks.length && bytes + blocks[to]!.lengthBytes <= FRAME_TARGET_BYTES);
+      do bytes += blocks[to++].lengthBytes;
+      while (to < blocks.length && bytes + blocks[to].lengthBytes <= FRAME_TARGET_BYTES);
       const offset = this.reserve(bytes);
       const slab = this.slab;
       let word = (offset + FRAME_HEADER_BYTES) >>> 2;
       for (let i = from; i < to; i++) {
-        const block = blocks[i]!;
-        const ref = refs[i]!;
+        const block = blocks[i];
+        const ref = refs[i];
         copyWords(block.u32, 0, slab.u32, word, block.endWord);
         slab.retain();
         ref.slab = slab;
         ref.entriesWord = word + BLOCK_HEADER_WORDS;
         word += block.endWord;
         ref.entriesEndWord = word;
-        set.recyclers[i]!.recycleBlock(block);
+        set.recyclers[i].recycleBlock(block);
       }
       sealFrame(slab.u8, slab.u32, offset, bytes, FrameType.Blocks, to - from);
       this.log.appendFrame(slab, offset, bytes);

@@ -60,7 +60,7 @@ export class PendingReads {
 
   /** Whether a batch waits for nothing but the apply of `index`. */
   isServable(appliedIndex: number): boolean {
-    for (let i = 0; i < this.waiting.length; i++) if (this.waiting[i]!.index <= appliedIndex) return true;
+    for (let i = 0; i < this.waiting.length; i++) if (this.waiting[i].index <= appliedIndex) return true;
     return false;
   }
 
@@ -68,7 +68,7 @@ export class PendingReads {
   serve(appliedIndex: number, lookup: (query: unknown) => unknown): void {
     let served = false;
     for (let b = 0; b < this.waiting.length; b++) {
-      const batch = this.waiting[b]!;
+      const batch = this.waiting[b];
       if (batch.index > appliedIndex) continue;
       served = true;
       for (let i = 0; i < batch.queries.length; i++) {
@@ -78,7 +78,7 @@ export class PendingReads {
         try {
           resolve(lookup(batch.queries[i]));
         } catch (error) {
-          batch.rejects[i]!(error);
+          batch.rejects[i](error);
         }
       }
       batch.context = 0;
@@ -125,7 +125,7 @@ export class PendingReads {
     let error: DrakkarError | undefined;
     for (let i = 0; i < batch.deadlines.length; i++) {
       if (batch.resolves[i] === undefined) continue;
-      const deadline = batch.deadlines[i]!;
+      const deadline = batch.deadlines[i];
       if (deadline > tick) {
         if (deadline < earliest) earliest = deadline;
         continue;
@@ -133,7 +133,7 @@ export class PendingReads {
       error ??= new DrakkarError('ERR_TIMEOUT', 'the read was not answered in time', { outcome: 'not-applied' });
       batch.resolves[i] = undefined;
       this.count--;
-      batch.rejects[i]!(error);
+      batch.rejects[i](error);
     }
     batch.earliestDeadline = earliest;
   }
@@ -143,7 +143,7 @@ export class PendingReads {
       if (batch.resolves[i] === undefined) continue;
       batch.resolves[i] = undefined;
       this.count--;
-      batch.rejects[i]!(error);
+      batch.rejects[i](error);
     }
   }
 }

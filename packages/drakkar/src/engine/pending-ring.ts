@@ -109,13 +109,13 @@ export class PendingRing {
   /** Answers the caller that waits under `sequence`, if one still does. */
   complete(sequence: number, result: Result): void {
     const slot = sequence & this.mask;
-    const kind = this.kinds[slot]!;
+    const kind = this.kinds[slot];
     if (kind === FREE || this.sequences[slot] !== sequence) return;
     const taker = this.takers[slot];
     this.free(slot);
     if (kind === PROMISE) (taker as Resolve)(result);
-    else if (kind === CALLBACK) (taker as ProposeCallback)(null, result, this.cookies[slot]!);
-    else (taker as BatchState).settle(this.cookies[slot]!, null, result);
+    else if (kind === CALLBACK) (taker as ProposeCallback)(null, result, this.cookies[slot]);
+    else (taker as BatchState).settle(this.cookies[slot], null, result);
   }
 
   fail(sequence: number, error: DrakkarError): void {
@@ -138,7 +138,7 @@ export class PendingRing {
     for (let position = this.head; position < this.tail; position++) {
       const slot = position & this.mask;
       if (this.kinds[slot] === FREE) continue;
-      const deadline = this.deadlines[slot]!;
+      const deadline = this.deadlines[slot];
       if (deadline <= tick) {
         error ??= makeError();
         this.failSlot(slot, error);
@@ -148,13 +148,13 @@ export class PendingRing {
   }
 
   private failSlot(slot: number, error: DrakkarError): void {
-    const kind = this.kinds[slot]!;
+    const kind = this.kinds[slot];
     const taker = this.takers[slot];
     const reject = this.rejects[slot];
     this.free(slot);
     if (kind === PROMISE) reject!(error);
-    else if (kind === CALLBACK) (taker as ProposeCallback)(error, 0, this.cookies[slot]!);
-    else (taker as BatchState).settle(this.cookies[slot]!, error, 0);
+    else if (kind === CALLBACK) (taker as ProposeCallback)(error, 0, this.cookies[slot]);
+    else (taker as BatchState).settle(this.cookies[slot], error, 0);
   }
 
   private free(slot: number): void {

@@ -34,7 +34,7 @@ export class ReplicaOutbox implements Outbox {
     const { held, raft } = this.replica;
     let kept = 0;
     for (let i = 0; i < held.length; i++) {
-      const item = held[i]!;
+      const item = held[i];
       if (item.after <= raft.durableWrite) this.dispatch(item.message);
       else held[kept++] = item;
     }

@@ -183,7 +183,7 @@ export class Replica implements ApplySink {
 
   proposeBatch(commands: readonly Uint8Array[], timeoutTicks: number): Promise<Result[]> {
     let largest = 0;
-    for (let i = 0; i < commands.length; i++) largest = Math.max(largest, commands[i]!.length);
+    for (let i = 0; i < commands.length; i++) largest = Math.max(largest, commands[i].length);
     const refusal = this.refusal(largest, commands.length);
     if (refusal !== undefined) return Promise.reject(refusal);
     if (commands.length === 0) return Promise.resolve([]);
@@ -193,18 +193,13 @@ export class Replica implements ApplySink {
     for (let i = 0; i < commands.length; i++) {
       const sequence = this.pending.nextSequence;
       this.pending.addBatchMember(batch, i, deadline);
-      this.openBlock.put(EntryType.Command, sequence, this.nonce, commands[i]!);
+      this.openBlock.put(EntryType.Command, sequence, this.nonce, commands[i]);
     }
     if (!this.isReady) this.engine.markReady(this);
     return promise;
   }
 
-  proposeSession(
-    type: EntryType,
-    session: SessionFields,
-    command: Uint8Array,
-    timeoutTicks: number,
-  ): Promise<Result> {
+  proposeSession(type: EntryType, session: SessionFields, command: Uint8Array, timeoutTicks: number): Promise<Result> {
     const refusal = this.refusal(command.length, 1);
     if (refusal !== undefined) return Promise.reject(refusal);
     const sequence = this.pending.nextSequence;

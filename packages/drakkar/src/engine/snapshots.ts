@@ -84,7 +84,7 @@ export class Snapshots {
 
   /** Streams the newest image to the member in `slot`, on the core's wish. */
   send(replica: Replica, slot: number): void {
-    const to = replica.raft.slots[slot]!;
+    const to = replica.raft.slots[slot];
     const peer = replica.peers[slot];
     const key = `${replica.shardId}/${to}`;
     if (peer === undefined || this.sending.has(key)) return;

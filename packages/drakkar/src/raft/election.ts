@@ -150,7 +150,7 @@ export function onVoteResponse(raft: Raft, message: Message): void {
   // A granted pre-vote names the term it was asked for.
   if (asked === 'pre-candidate' && !message.rejected && message.term !== raft.term + 1) return;
   const slot = raft.slots.indexOf(message.from);
-  if (slot < 0 || !raft.members[slot]!.isVoter) return;
+  if (slot < 0 || !raft.members[slot].isVoter) return;
   raft.votes[slot] ??= !message.rejected;
   decide(raft);
 }
@@ -176,7 +176,7 @@ function decide(raft: Raft): void {
 function hasWon(raft: Raft): boolean {
   let granted = 0;
   for (let slot = 0; slot < raft.members.length; slot++) {
-    if (raft.members[slot]!.isVoter && raft.votes[slot] === true) granted++;
+    if (raft.members[slot].isVoter && raft.votes[slot] === true) granted++;
   }
   return granted >= raft.quorum;
 }

@@ -85,7 +85,10 @@ export function acceptBlock(raft: Raft, ref: BlockRef, header: BlockHeader): voi
     raft.writes.lowerTo(ref.firstIndex - 1);
     raft.verifiedIndex = Math.min(raft.verifiedIndex, ref.firstIndex - 1);
   }
-  invariant(ref.firstIndex === log.lastIndex + 1, `block at ${ref.firstIndex} behind a log that ends at ${log.lastIndex}`);
+  invariant(
+    ref.firstIndex === log.lastIndex + 1,
+    `block at ${ref.firstIndex} behind a log that ends at ${log.lastIndex}`,
+  );
   log.append(ref);
   raft.writes.push(ref, ref.lastIndex);
   verify(raft, header.lastIndex, header.commitIndex);

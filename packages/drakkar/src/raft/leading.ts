@@ -80,7 +80,7 @@ export function appendOwn(raft: Raft, ref: BlockRef): number {
   const { members } = raft;
   for (let slot = 0; slot < members.length; slot++) {
     if (slot === raft.selfSlot) continue;
-    const member = members[slot]!;
+    const member = members[slot];
     const fits = member.state === MemberState.Replicate && member.nextIndex === ref.firstIndex;
     if (!fits || member.isWindowFull || member.hasRegressed) {
       raft.lags = true;
@@ -96,7 +96,7 @@ export function appendOwn(raft: Raft, ref: BlockRef): number {
 export function catchUp(raft: Raft): void {
   raft.lags = false;
   for (let slot = 0; slot < raft.members.length; slot++) {
-    const member = raft.members[slot]!;
+    const member = raft.members[slot];
     if (slot === raft.selfSlot || member.hasRegressed) continue;
     if (member.state === MemberState.Probe && !member.isWaiting) probe(raft, slot, member);
     else if (member.state === MemberState.Replicate) pipeline(raft, slot, member);
@@ -156,7 +156,7 @@ function startSnapshot(raft: Raft, slot: number, member: Member): void {
 
 export function flushCommit(raft: Raft): void {
   for (let slot = 0; slot < raft.members.length; slot++) {
-    const member = raft.members[slot]!;
+    const member = raft.members[slot];
     if (slot === raft.selfSlot) continue;
     const commit = Math.min(member.matchIndex, raft.commitIndex);
     if (commit <= member.sentCommit) continue;
@@ -201,7 +201,8 @@ function onAck(raft: Raft, member: Member, index: number): void {
     maybeCommit(raft);
   }
   if (member.state === MemberState.Probe) member.becomeReplicate();
-  else if (member.state === MemberState.Snapshot && member.matchIndex >= raft.log.compactedIndex) member.becomeReplicate();
+  else if (member.state === MemberState.Snapshot && member.matchIndex >= raft.log.compactedIndex)
+    member.becomeReplicate();
   if (member.nextIndex <= raft.log.lastIndex) raft.lags = true;
   if (raft.transferTarget === member.replicaId && member.matchIndex === raft.log.lastIndex) {
     raft.send(MessageType.TimeoutNow, member.replicaId);
@@ -215,10 +216,9 @@ export function maybeCommit(raft: Raft): void {
   if (raft.role !== 'leader') return;
   let count = 0;
   for (let slot = 0; slot < raft.members.length; slot++) {
-    const member = raft.members[slot]!;
+    const member = raft.members[slot];
     if (!member.isVoter) continue;
-    reached[count++] =
-      slot === raft.selfSlot ? raft.writes.durableIndex : member.hasRegressed ? 0 : member.matchIndex;
+    reached[count++] = slot === raft.selfSlot ? raft.writes.durableIndex : member.hasRegressed ? 0 : member.matchIndex;
   }
   const index = majorityReached(reached, count);
   if (index > raft.commitIndex && raft.termStartIndex > 0 && index >= raft.termStartIndex) raft.commitIndex = index;
@@ -228,7 +228,7 @@ export function maybeCommit(raft: Raft): void {
 export function replicatedIndex(raft: Raft): number {
   let index = Number.POSITIVE_INFINITY;
   for (let slot = 0; slot < raft.members.length; slot++) {
-    const member = raft.members[slot]!;
+    const member = raft.members[slot];
     if (slot === raft.selfSlot || member.state !== MemberState.Replicate) continue;
     if (member.matchIndex < index) index = member.matchIndex;
   }
@@ -290,7 +290,7 @@ function confirmRound(raft: Raft, member: Member, round: number): void {
   member.readRound = round;
   let count = 0;
   for (let slot = 0; slot < raft.members.length; slot++) {
-    const voter = raft.members[slot]!;
+    const voter = raft.members[slot];
     if (!voter.isVoter) continue;
     reached[count++] = slot === raft.selfSlot ? raft.reads.round : voter.hasRegressed ? 0 : voter.readRound;
   }

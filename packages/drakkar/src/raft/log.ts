@@ -44,7 +44,7 @@ export class RaftLog {
 
   /** Live references, oldest first. The first may begin at or before `compactedIndex`. */
   *blocks(): IterableIterator<BlockRef> {
-    for (let i = this.head; i < this.refs.length; i++) yield this.refs[i]!;
+    for (let i = this.head; i < this.refs.length; i++) yield this.refs[i];
   }
 
   append(ref: BlockRef): void {
@@ -72,14 +72,14 @@ export class RaftLog {
     const { refs } = this;
     // Most look-ups walk forward from the last one.
     for (let i = this.searchHint, tries = 0; tries < 2 && i >= this.head && i < refs.length; i++, tries++) {
-      const ref = refs[i]!;
+      const ref = refs[i];
       if (index >= ref.firstIndex && index <= ref.lastIndex) return (this.searchHint = i);
     }
     let low = this.head;
     let high = refs.length - 1;
     while (low < high) {
       const middle = (low + high + 1) >>> 1;
-      if (refs[middle]!.firstIndex <= index) low = middle;
+      if (refs[middle].firstIndex <= index) low = middle;
       else high = middle - 1;
     }
     return (this.searchHint = low);
@@ -100,7 +100,7 @@ export class RaftLog {
   truncateFrom(index: number): void {
     invariant(index > this.compactedIndex, `a truncation at ${index} reaches into the compacted log`);
     while (this.refs.length > this.head) {
-      const ref = this.refs[this.refs.length - 1]!;
+      const ref = this.refs[this.refs.length - 1];
       if (ref.lastIndex < index) break;
       if (ref.firstIndex >= index) {
         this.refs.pop();
@@ -113,7 +113,7 @@ export class RaftLog {
       break;
     }
     this.lastIndex = index - 1;
-    const last = this.refs.length > this.head ? this.refs[this.refs.length - 1]! : undefined;
+    const last = this.refs.length > this.head ? this.refs[this.refs.length - 1] : undefined;
     this.lastTerm = last !== undefined && last.lastIndex >= this.lastIndex ? last.term : this.compactedTerm;
     this.clampCursors();
   }
@@ -125,8 +125,8 @@ export class RaftLog {
     invariant(term !== undefined, `compaction to ${index}, which the log does not hold`);
     this.compactedIndex = index;
     this.compactedTerm = term;
-    while (this.head < this.refs.length && this.refs[this.head]!.lastIndex <= index) {
-      this.refs[this.head]!.dropBytes();
+    while (this.head < this.refs.length && this.refs[this.head].lastIndex <= index) {
+      this.refs[this.head].dropBytes();
       this.head++;
     }
     this.cutHead();
@@ -134,7 +134,7 @@ export class RaftLog {
 
   /** Everything is replaced by a snapshot at `index`. */
   reset(index: number, term: number): void {
-    for (let i = this.head; i < this.refs.length; i++) this.refs[i]!.dropBytes();
+    for (let i = this.head; i < this.refs.length; i++) this.refs[i].dropBytes();
     this.refs = [];
     this.head = this.appliedAt = this.trimAt = this.searchHint = 0;
     this.unappliedBytes = 0;
@@ -145,8 +145,8 @@ export class RaftLog {
   /** Keeps the account of bytes that are not applied. */
   applied(index: number): void {
     if (this.appliedAt < this.head) this.appliedAt = this.head;
-    while (this.appliedAt < this.refs.length && this.refs[this.appliedAt]!.lastIndex <= index) {
-      this.unappliedBytes -= this.refs[this.appliedAt]!.sizeBytes;
+    while (this.appliedAt < this.refs.length && this.refs[this.appliedAt].lastIndex <= index) {
+      this.unappliedBytes -= this.refs[this.appliedAt].sizeBytes;
       this.appliedAt++;
     }
   }
@@ -155,7 +155,7 @@ export class RaftLog {
   trim(index: number): void {
     if (this.trimAt < this.head) this.trimAt = this.head;
     while (this.trimAt < this.refs.length) {
-      const ref = this.refs[this.trimAt]!;
+      const ref = this.refs[this.trimAt];
       if (ref.lastIndex > index || ref.place === undefined) return;
       ref.dropBytes();
       this.trimAt++;

@@ -107,13 +107,13 @@ export class Member {
 
   /** Everything up to `index` has arrived. */
   arrived(index: number): void {
-    while (this.count > 0 && this.lastIndexes[this.head]! <= index) this.freeOldest();
+    while (this.count > 0 && this.lastIndexes[this.head] <= index) this.freeOldest();
   }
 
   /** Lets one more block out, to a member that answers heartbeats though its window is full. */
   freeOldest(): void {
     if (this.count === 0) return;
-    this.bytes -= this.sizes[this.head]!;
+    this.bytes -= this.sizes[this.head];
     this.head = (this.head + 1) & (this.lastIndexes.length - 1);
     this.count--;
   }

@@ -155,7 +155,7 @@ export class Raft {
   }
 
   get isVoter(): boolean {
-    return this.selfSlot >= 0 && this.members[this.selfSlot]!.isVoter;
+    return this.selfSlot >= 0 && this.members[this.selfSlot].isVoter;
   }
 
   get quorum(): number {
@@ -231,7 +231,8 @@ export class Raft {
     const isVoteRequest = type === MessageType.RequestVote || type === MessageType.RequestPreVote;
     if (isVoteRequest && (message.flags & MESSAGE_TRANSFER) === 0) {
       // A leader was heard of just now: whoever asks cannot hear it, and must not disturb (thesis §6.2, §9.6).
-      const inLease = this.config.checkQuorum && this.leaderId !== 0 && this.electionElapsed < this.config.electionTicks;
+      const inLease =
+        this.config.checkQuorum && this.leaderId !== 0 && this.electionElapsed < this.config.electionTicks;
       if (inLease) return false;
     }
     if (type === MessageType.RequestPreVote) return true;

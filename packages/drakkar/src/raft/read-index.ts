@@ -51,9 +51,9 @@ export class LeaderReads {
   /** Rounds up to `number` are confirmed by a majority. */
   release(number: number, answer: (request: ReadRequest, index: number) => void): void {
     let done = 0;
-    while (done < this.rounds.length && this.rounds[done]!.number <= number) {
-      const { requests, index } = this.rounds[done++]!;
-      for (let i = 0; i < requests.length; i++) answer(requests[i]!, index);
+    while (done < this.rounds.length && this.rounds[done].number <= number) {
+      const { requests, index } = this.rounds[done++];
+      for (let i = 0; i < requests.length; i++) answer(requests[i], index);
     }
     if (done > 0) this.rounds.splice(0, done);
   }

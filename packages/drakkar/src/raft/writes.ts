@@ -39,12 +39,15 @@ export class OutstandingWrites {
     invariant(this.count > 0, 'the log acknowledged a write that nobody made');
     const slot = ++this.durable & this.mask;
     const ref = this.refs[slot];
-    invariant((ref === undefined) === (place === undefined), 'the log acknowledged another kind of write than was made');
+    invariant(
+      (ref === undefined) === (place === undefined),
+      'the log acknowledged another kind of write than was made',
+    );
     if (ref !== undefined) {
       ref.place = place;
       this.refs[slot] = undefined;
     }
-    if (this.indexes[slot]! > this.durableIndex) this.durableIndex = this.indexes[slot]!;
+    if (this.indexes[slot] > this.durableIndex) this.durableIndex = this.indexes[slot]!;
   }
 
   /** A truncation or reset: nothing above `index` is promised any more by the writes before it. */
@@ -52,7 +55,7 @@ export class OutstandingWrites {
     if (this.durableIndex > index) this.durableIndex = index;
     for (let number = this.durable + 1; number <= this.last; number++) {
       const slot = number & this.mask;
-      if (this.indexes[slot]! > index) this.indexes[slot] = index;
+      if (this.indexes[slot] > index) this.indexes[slot] = index;
     }
   }
 

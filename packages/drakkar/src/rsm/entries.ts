@@ -34,7 +34,7 @@ export class EntryBatch {
   expose(): readonly Entry[] {
     const { entries, pool, count } = this;
     while (entries.length > count) entries.pop();
-    for (let i = entries.length; i < count; i++) entries.push(pool[i]!);
+    for (let i = entries.length; i < count; i++) entries.push(pool[i]);
     return entries;
   }
 

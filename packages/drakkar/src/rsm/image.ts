@@ -27,7 +27,8 @@ export interface ImageInfo {
   readonly term: number;
 }
 
-const corrupt = (why: string): DrakkarError => new DrakkarError('ERR_SNAPSHOT_CORRUPT', `the snapshot image is damaged: ${why}`);
+const corrupt = (why: string): DrakkarError =>
+  new DrakkarError('ERR_SNAPSHOT_CORRUPT', `the snapshot image is damaged: ${why}`);
 
 type Chunks = AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 
@@ -146,8 +147,11 @@ export class ImageReader {
     if (bytes === undefined) throw corrupt('it is empty');
     const words = new Uint32Array(bytes.buffer);
     if (words[0] !== IMAGE_MAGIC || words[15] !== checksumRange(bytes, 0, 60)) throw corrupt('its header is not one');
-    if (words[1]! > IMAGE_FORMAT) {
-      throw new DrakkarError('ERR_DIR_FORMAT', `the snapshot has format ${words[1]}; this version knows up to ${IMAGE_FORMAT}; upgrade`);
+    if (words[1] > IMAGE_FORMAT) {
+      throw new DrakkarError(
+        'ERR_DIR_FORMAT',
+        `the snapshot has format ${words[1]}; this version knows up to ${IMAGE_FORMAT}; upgrade`,
+      );
     }
     for (let w = 2; w <= 6; w += 2) if (!isU53(words, w)) throw corrupt('its header holds no number');
     return { shardId: getU53(words, 2), index: getU53(words, 4), term: getU53(words, 6) };
@@ -161,17 +165,19 @@ export class ImageReader {
         const head = await this.puller.pull(BLOCK_HEADER_BYTES);
         if (head === undefined) throw corrupt('its end is missing');
         const words = new Uint32Array(head.buffer);
-        const length = words[0]!;
+        const length = words[0];
         if (length === 0) {
           const tail = await this.puller.pull(END_BYTES - BLOCK_HEADER_BYTES);
-          const matches = tail !== undefined && words[1] === digest && getU53(new Uint32Array(tail.buffer), 0) === total;
+          const matches =
+            tail !== undefined && words[1] === digest && getU53(new Uint32Array(tail.buffer), 0) === total;
           if (!matches) throw corrupt('its end does not match');
           if ((await this.puller.pull(1)) !== undefined) throw corrupt('something follows its end');
           return;
         }
         if (length > IMAGE_BLOCK_BYTES) throw corrupt('a block is too long');
         const block = await this.puller.pull(length);
-        if (block === undefined || checksum(block, number) !== words[1]) throw corrupt(`block ${number} does not verify`);
+        if (block === undefined || checksum(block, number) !== words[1])
+          throw corrupt(`block ${number} does not verify`);
         digest = checksum(block, digest);
         total += length;
         yield block;

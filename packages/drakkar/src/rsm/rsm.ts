@@ -103,9 +103,16 @@ export class Rsm {
     this.appliedTerm = term;
   }
 
-  private applySpecial(u8: Uint8Array, u32: Uint32Array, word: number, type: number, index: number, sink: ApplySink): void {
-    const clientLow = u32[word + SESSION_CLIENT_WORD]!;
-    const clientHigh = u32[word + SESSION_CLIENT_WORD + 1]!;
+  private applySpecial(
+    u8: Uint8Array,
+    u32: Uint32Array,
+    word: number,
+    type: number,
+    index: number,
+    sink: ApplySink,
+  ): void {
+    const clientLow = u32[word + SESSION_CLIENT_WORD];
+    const clientHigh = u32[word + SESSION_CLIENT_WORD + 1];
     switch (type) {
       case EntryType.SessionCommand:
         this.applySessionCommand(u8, u32, word, index, clientHigh, clientLow, sink);
@@ -170,7 +177,9 @@ export class Rsm {
         stateMachine.updateCursor(this.cursor);
       } else stateMachine.update(batch.expose());
     } catch (cause) {
-      throw new DrakkarError('ERR_STATE_MACHINE', `update threw in the state machine of shard ${this.shardId}`, { cause });
+      throw new DrakkarError('ERR_STATE_MACHINE', `update threw in the state machine of shard ${this.shardId}`, {
+        cause,
+      });
     }
     batch.clear();
     if (this.batchedSessions.length > 0) this.keepAnswers();
@@ -178,14 +187,14 @@ export class Rsm {
     const { nonce } = sink;
     for (let i = 0; i < count; i++) {
       if (nonces[i] !== nonce) continue;
-      const entry = entries[i]!;
-      sink.applied(sequences[i]!, entry.index, ApplyStatus.Ok, ownResult(entry.result, entry.bytes));
+      const entry = entries[i];
+      sink.applied(sequences[i], entry.index, ApplyStatus.Ok, ownResult(entry.result, entry.bytes));
     }
   }
 
   private keepAnswers(): void {
     for (const { at, session, series } of this.batchedSessions) {
-      const entry = this.batch.entries[at]!;
+      const entry = this.batch.entries[at];
       entry.result = ownResult(entry.result, entry.bytes);
       session.keep(series, entry.result);
     }
@@ -226,7 +235,9 @@ export class Rsm {
         }
       } catch (cause) {
         if (signal.aborted) throw new DrakkarError('ERR_ABORTED', 'the snapshot was aborted', { cause });
-        throw new DrakkarError('ERR_STATE_MACHINE', `saveSnapshot threw in the state machine of shard ${shardId}`, { cause });
+        throw new DrakkarError('ERR_STATE_MACHINE', `saveSnapshot threw in the state machine of shard ${shardId}`, {
+          cause,
+        });
       }
     }
     async function* image(): AsyncGenerator<Uint8Array> {
@@ -254,9 +265,13 @@ export class Rsm {
       await this.stateMachine.recoverFromSnapshot(rest, { signal });
     } catch (cause) {
       if (DrakkarError.is(cause)) throw cause;
-      throw new DrakkarError('ERR_STATE_MACHINE', `recoverFromSnapshot threw in the state machine of shard ${this.shardId}`, {
-        cause,
-      });
+      throw new DrakkarError(
+        'ERR_STATE_MACHINE',
+        `recoverFromSnapshot threw in the state machine of shard ${this.shardId}`,
+        {
+          cause,
+        },
+      );
     }
     // A state machine may stop reading early; what follows must verify all the same.
     for await (const piece of rest) void piece;
@@ -271,7 +286,14 @@ export class Rsm {
   }
 }
 
-function report(u32: Uint32Array, word: number, index: number, status: ApplyStatus, result: Result, sink: ApplySink): void {
+function report(
+  u32: Uint32Array,
+  word: number,
+  index: number,
+  status: ApplyStatus,
+  result: Result,
+  sink: ApplySink,
+): void {
   if (keyNonce(u32, word) === sink.nonce) sink.applied(keySequence(u32, word), index, status, result);
 }
 

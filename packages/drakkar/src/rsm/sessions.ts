@@ -36,8 +36,8 @@ export class Session {
     this.answers.set(series, result);
     if (this.answers.size <= ANSWERS_MAX) return;
     const [oldest] = this.answers.keys();
-    this.answers.delete(oldest!);
-    this.respond(oldest!);
+    this.answers.delete(oldest);
+    this.respond(oldest);
   }
 }
 
@@ -70,7 +70,7 @@ export class Sessions {
     this.byClient.set(keyOf(clientHigh, clientLow), new Session(clientHigh, clientLow));
     if (this.byClient.size <= this.max) return;
     const [oldest] = this.byClient.keys();
-    this.byClient.delete(oldest!);
+    this.byClient.delete(oldest);
   }
 
   /** Fine for an unknown one: the client's retry. */
@@ -127,14 +127,14 @@ export class Sessions {
     const u32 = new Uint32Array(u8.buffer);
     const view = new DataView(u8.buffer);
     const end = u32.length;
-    const count = u32[0]!;
+    const count = u32[0];
     if (count > max) throw malformed();
     let word = 1;
     for (let left = count; left > 0; left--) {
       if (word + 5 > end || !isU53(u32, word + 2)) throw malformed();
-      const session = new Session(u32[word]!, u32[word + 1]!);
+      const session = new Session(u32[word], u32[word + 1]);
       session.respondedTo = getU53(u32, word + 2);
-      const answers = u32[word + 4]!;
+      const answers = u32[word + 4];
       if (answers > ANSWERS_MAX) throw malformed();
       word += 5;
       for (let a = 0; a < answers; a++) {
@@ -145,7 +145,7 @@ export class Sessions {
           session.answers.set(series, view.getFloat64((word + 3) << 2, true));
           word += 5;
         } else if (u32[word + 2] === 1) {
-          const length = u32[word + 3]!;
+          const length = u32[word + 3];
           const words = 4 + Math.ceil(length / 4);
           if (word + words > end) throw malformed();
           const at = (word + 4) << 2;
@@ -162,4 +162,5 @@ export class Sessions {
 
 const keyOf = (high: number, low: number): bigint => (BigInt(high) << 32n) | BigInt(low);
 
-const malformed = (): DrakkarError => new DrakkarError('ERR_SNAPSHOT_CORRUPT', 'the sessions of a snapshot are malformed');
+const malformed = (): DrakkarError =>
+  new DrakkarError('ERR_SNAPSHOT_CORRUPT', 'the sessions of a snapshot are malformed');

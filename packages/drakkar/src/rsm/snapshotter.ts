@@ -44,7 +44,10 @@ export class Snapshotter {
       signal.throwIfAborted();
       const info = await verifyImage(this.readFile(path));
       if (info.index !== index || info.term !== term) {
-        throw new DrakkarError('ERR_SNAPSHOT_CORRUPT', `the image is of index ${info.index}, not of ${index} as announced`);
+        throw new DrakkarError(
+          'ERR_SNAPSHOT_CORRUPT',
+          `the image is of index ${info.index}, not of ${index} as announced`,
+        );
       }
     });
   }
@@ -85,7 +88,8 @@ export class Snapshotter {
   async open(index: number): Promise<OpenedImage> {
     const path = this.path(index);
     const stat = await this.fs.stat(path);
-    if (stat === undefined) throw new DrakkarError('ERR_SNAPSHOT_CORRUPT', `${path} is missing though the log names it`);
+    if (stat === undefined)
+      throw new DrakkarError('ERR_SNAPSHOT_CORRUPT', `${path} is missing though the log names it`);
     this.readers.set(index, (this.readers.get(index) ?? 0) + 1);
     const release = (): void => {
       this.readers.set(index, this.readers.get(index)! - 1);
@@ -158,7 +162,9 @@ function diskError(error: unknown, path: string): unknown {
   if (DrakkarError.is(error)) return error;
   const code = (error as { code?: unknown } | undefined)?.code;
   if (code === 'ENOSPC' || code === 'EFBIG') {
-    return new DrakkarError('ERR_DISK_FULL', `no room for the snapshot ${path}; the one before it is kept`, { cause: error });
+    return new DrakkarError('ERR_DISK_FULL', `no room for the snapshot ${path}; the one before it is kept`, {
+      cause: error,
+    });
   }
   return typeof code === 'string' && /^E[A-Z]+$/.test(code)
     ? new DrakkarError('ERR_DISK_FAILED', `writing the snapshot ${path} failed (${code})`, { cause: error })

@@ -38,9 +38,12 @@ export class FrameReceiver {
 
   private handOut(slab: Slab): void {
     while (this.end - this.start >= 4 && !this.isClosed) {
-      const length = slab.u32[this.start >>> 2]!;
+      const length = slab.u32[this.start >>> 2];
       if (!isFrameLength(length, this.maxFrameBytes)) {
-        throw new DrakkarError('ERR_FRAME', `a peer claims a frame of ${length} bytes; at most ${this.maxFrameBytes} are taken`);
+        throw new DrakkarError(
+          'ERR_FRAME',
+          `a peer claims a frame of ${length} bytes; at most ${this.maxFrameBytes} are taken`,
+        );
       }
       if (this.end - this.start < length) return;
       checkFrame(slab.u8, slab.u32, this.start, this.end, this.maxFrameBytes);
@@ -62,7 +65,7 @@ export class FrameReceiver {
     if (this.end < this.slab.sizeBytes) return this.slab;
     const old = this.slab;
     const partial = this.end - this.start;
-    const claimed = partial >= FRAME_HEADER_BYTES ? old.u32[this.start >>> 2]! : 0;
+    const claimed = partial >= FRAME_HEADER_BYTES ? old.u32[this.start >>> 2] : 0;
     // A frame larger than a slab: twice what came, until it fits.
     const size = claimed > SLAB_BYTES ? Math.min(claimed, Math.max(partial * 2, SLAB_BYTES)) : SLAB_BYTES;
     const slab = this.pool.acquire(Math.max(size, partial + 4));

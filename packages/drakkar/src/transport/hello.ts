@@ -9,7 +9,14 @@
  *     texts: own address, address meant (dialler) , explanation (refusal)
  */
 import { DrakkarError } from '../errors.ts';
-import { FRAME_HEADER_BYTES, FRAME_HEADER_WORDS, FrameType, WIRE_VERSION, frameType, sealFrame } from '../wire/frame.ts';
+import {
+  FRAME_HEADER_BYTES,
+  FRAME_HEADER_WORDS,
+  FrameType,
+  WIRE_VERSION,
+  frameType,
+  sealFrame,
+} from '../wire/frame.ts';
 import { FRAME_MAX_BYTES_BEFORE_HELLO } from '../wire/limits.ts';
 import { checkedU53, putU53 } from '../wire/number.ts';
 import { Slab } from '../wire/slab.ts';
@@ -53,7 +60,7 @@ export function encodeHello(hello: Hello): Slab {
   u32[w + 7] = hello.identity.directoryLow;
   putU53(u32, w + 8, hello.identity.startCounter);
   for (let i = 0; i < 4; i++) u32[w + 10 + i] = Number.parseInt(hello.identity.hostId.slice(i * 8, i * 8 + 8), 16);
-  u32[w + 14] = texts[0]!.length | (texts[1]!.length << 10) | (texts[2]!.length << 20);
+  u32[w + 14] = texts[0].length | (texts[1].length << 10) | (texts[2].length << 20);
   let at = (w + FIXED_WORDS) << 2;
   for (const text of texts) {
     u8.set(text, at);
@@ -68,12 +75,13 @@ export function encodeHello(hello: Hello): Slab {
 export function decodeHello(u8: Uint8Array, u32: Uint32Array, offset: number, lengthBytes: number): Hello {
   const w = (offset >>> 2) + FRAME_HEADER_WORDS;
   const bad = (why: string): DrakkarError => new DrakkarError('ERR_FRAME', `not a HELLO of this protocol: ${why}`);
-  if (frameType(u32, offset >>> 2) !== FrameType.Hello || lengthBytes > FRAME_MAX_BYTES_BEFORE_HELLO) throw bad('another frame');
+  if (frameType(u32, offset >>> 2) !== FrameType.Hello || lengthBytes > FRAME_MAX_BYTES_BEFORE_HELLO)
+    throw bad('another frame');
   if (lengthBytes < FRAME_HEADER_BYTES + (FIXED_WORDS << 2) || u32[w] !== MAGIC) throw bad('no magic');
-  const purpose = u32[w + 2]!;
-  const status = u32[w + 3]!;
+  const purpose = u32[w + 2];
+  const status = u32[w + 3];
   if (purpose < 1 || purpose > 2 || status > 4) throw bad('unknown purpose or status');
-  const lengths = [u32[w + 14]! & TEXT_MAX, (u32[w + 14]! >>> 10) & TEXT_MAX, (u32[w + 14]! >>> 20) & TEXT_MAX];
+  const lengths = [u32[w + 14] & TEXT_MAX, (u32[w + 14] >>> 10) & TEXT_MAX, (u32[w + 14] >>> 20) & TEXT_MAX];
   let at = (w + FIXED_WORDS) << 2;
   const end = offset + lengthBytes;
   const texts: string[] = [];
@@ -88,8 +96,8 @@ export function decodeHello(u8: Uint8Array, u32: Uint32Array, offset: number, le
     at += length;
   }
   let hostId = '';
-  for (let i = 0; i < 4; i++) hostId += u32[w + 10 + i]!.toString(16).padStart(8, '0');
-  const versions = u32[w + 1]!;
+  for (let i = 0; i < 4; i++) hostId += u32[w + 10 + i].toString(16).padStart(8, '0');
+  const versions = u32[w + 1];
   const speaksOurs = (versions & 0xff) <= WIRE_VERSION && ((versions >>> 8) & 0xff) >= WIRE_VERSION;
   return {
     purpose: purpose as Purpose,
@@ -97,12 +105,12 @@ export function decodeHello(u8: Uint8Array, u32: Uint32Array, offset: number, le
     identity: {
       deploymentId: checkedU53(u32, w + 4, 'a deployment id'),
       hostId,
-      raftAddress: texts[0]!,
-      directoryHigh: u32[w + 6]!,
-      directoryLow: u32[w + 7]!,
+      raftAddress: texts[0],
+      directoryHigh: u32[w + 6],
+      directoryLow: u32[w + 7],
       startCounter: checkedU53(u32, w + 8, 'a start counter'),
     },
-    target: texts[1]!,
-    explanation: texts[2]!,
+    target: texts[1],
+    explanation: texts[2],
   };
 }

@@ -15,7 +15,11 @@ import type { SnapshotHeader } from './transport.ts';
 
 const STATUS_TEXT_MAX = 1024;
 
-function frame(type: FrameType, contentBytes: number, fill: (u32: Uint32Array, word: number, u8: Uint8Array) => void): Slab {
+function frame(
+  type: FrameType,
+  contentBytes: number,
+  fill: (u32: Uint32Array, word: number, u8: Uint8Array) => void,
+): Slab {
   const lengthBytes = FRAME_HEADER_BYTES + ((contentBytes + 3) & ~3);
   const slab = new Slab(lengthBytes);
   fill(slab.u32, FRAME_HEADER_WORDS, slab.u8);
@@ -25,7 +29,8 @@ function frame(type: FrameType, contentBytes: number, fill: (u32: Uint32Array, w
 }
 
 function need(lengthBytes: number, contentBytes: number): void {
-  if (lengthBytes < FRAME_HEADER_BYTES + contentBytes) throw new DrakkarError('ERR_FRAME', 'a snapshot frame is cut off');
+  if (lengthBytes < FRAME_HEADER_BYTES + contentBytes)
+    throw new DrakkarError('ERR_FRAME', 'a snapshot frame is cut off');
 }
 
 export function encodeSnapshotHeader(header: SnapshotHeader): Slab {
@@ -64,10 +69,16 @@ export function encodeChunk(number: number, bytes: Uint8Array): Slab {
 }
 
 /** A copy of the chunk's bytes. */
-export function decodeChunk(u8: Uint8Array, u32: Uint32Array, offset: number, lengthBytes: number, expected: number): Uint8Array {
+export function decodeChunk(
+  u8: Uint8Array,
+  u32: Uint32Array,
+  offset: number,
+  lengthBytes: number,
+  expected: number,
+): Uint8Array {
   need(lengthBytes, 8);
   const w = (offset >>> 2) + FRAME_HEADER_WORDS;
-  const length = u32[w + 1]!;
+  const length = u32[w + 1];
   if (u32[w] !== expected) throw new DrakkarError('ERR_FRAME', `chunk ${u32[w]} came in place of ${expected}`);
   if (length > SNAPSHOT_CHUNK_BYTES) throw new DrakkarError('ERR_FRAME', 'a snapshot chunk is too long');
   need(lengthBytes, 8 + length);
@@ -81,7 +92,13 @@ export function encodeEnd(imageBytes: number, chunks: number): Slab {
   });
 }
 
-export function checkEnd(u32: Uint32Array, offset: number, lengthBytes: number, imageBytes: number, chunks: number): void {
+export function checkEnd(
+  u32: Uint32Array,
+  offset: number,
+  lengthBytes: number,
+  imageBytes: number,
+  chunks: number,
+): void {
   need(lengthBytes, 12);
   const w = (offset >>> 2) + FRAME_HEADER_WORDS;
   if (getU53(u32, w) !== imageBytes || u32[w + 2] !== chunks) {
@@ -102,7 +119,7 @@ export function encodeStatus(refusal: string): Slab {
 export function decodeStatus(u8: Uint8Array, u32: Uint32Array, offset: number, lengthBytes: number): string {
   need(lengthBytes, 8);
   const w = (offset >>> 2) + FRAME_HEADER_WORDS;
-  const length = u32[w + 1]!;
+  const length = u32[w + 1];
   if (length > STATUS_TEXT_MAX) throw new DrakkarError('ERR_FRAME', 'a snapshot status is too long');
   need(lengthBytes, 8 + length);
   if (u32[w] === 0) return '';

@@ -36,12 +36,14 @@ export class SnapshotInbound {
     const type = frameType(slab.u32, offset >>> 2);
     this.armIdle();
     if (this.header === undefined) {
-      if (type !== FrameType.SnapshotHeader) throw new DrakkarError('ERR_FRAME', 'a snapshot stream began without a header');
+      if (type !== FrameType.SnapshotHeader)
+        throw new DrakkarError('ERR_FRAME', 'a snapshot stream began without a header');
       this.begin(decodeSnapshotHeader(slab.u32, offset, lengthBytes));
     } else if (type === FrameType.SnapshotChunk && !this.isWhole) {
       const chunk = decodeChunk(slab.u8, slab.u32, offset, lengthBytes, this.chunkCount++);
       this.received += chunk.length;
-      if (this.received > this.header.imageBytes) throw new DrakkarError('ERR_FRAME', 'a snapshot is longer than announced');
+      if (this.received > this.header.imageBytes)
+        throw new DrakkarError('ERR_FRAME', 'a snapshot is longer than announced');
       this.queue.push(chunk);
       if (this.queue.length >= SNAPSHOT_QUEUE_CHUNKS && !this.isPaused) {
         this.isPaused = true;
@@ -49,7 +51,8 @@ export class SnapshotInbound {
       }
     } else if (type === FrameType.SnapshotEnd && !this.isWhole) {
       checkEnd(slab.u32, offset, lengthBytes, this.received, this.chunkCount);
-      if (this.received !== this.header.imageBytes) throw new DrakkarError('ERR_FRAME', 'a snapshot is shorter than announced');
+      if (this.received !== this.header.imageBytes)
+        throw new DrakkarError('ERR_FRAME', 'a snapshot is shorter than announced');
       this.isWhole = true;
       this.timer?.cancel(); // installing may take its time
     } else throw new DrakkarError('ERR_FRAME', 'a snapshot stream holds another frame');
@@ -66,7 +69,9 @@ export class SnapshotInbound {
       },
       (error: unknown) => {
         this.transport.counters.snapshotsFailed++;
-        this.answer(error instanceof Error ? `${(error as { code?: string }).code ?? 'ERR'}: ${error.message}` : String(error));
+        this.answer(
+          error instanceof Error ? `${(error as { code?: string }).code ?? 'ERR'}: ${error.message}` : String(error),
+        );
       },
     );
   }

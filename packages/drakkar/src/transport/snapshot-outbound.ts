@@ -73,7 +73,9 @@ export async function sendSnapshotStream(
     onDrain: () => drained.resolve(),
     onClose(error) {
       receiver.close();
-      failAll(new DrakkarError('ERR_UNREACHABLE', `the connection to ${address} ended during a snapshot`, { cause: error }));
+      failAll(
+        new DrakkarError('ERR_UNREACHABLE', `the connection to ${address} ended during a snapshot`, { cause: error }),
+      );
     },
   });
   const onAbort = (): void => socket.destroy();
@@ -103,7 +105,8 @@ export async function sendSnapshotStream(
     await send(encodeEnd(total, number));
     arm(SNAPSHOT_STATUS_TIMEOUT_MS);
     const refusal = await status.promise;
-    if (refusal !== '') throw new DrakkarError('ERR_PEER_REFUSED', `${address} did not install the snapshot: ${refusal}`);
+    if (refusal !== '')
+      throw new DrakkarError('ERR_PEER_REFUSED', `${address} did not install the snapshot: ${refusal}`);
   } catch (error) {
     if (signal.aborted) throw new DrakkarError('ERR_ABORTED', 'sending the snapshot was aborted', { cause: error });
     throw error;

@@ -3,7 +3,13 @@ import type { Socket, Timer } from '../env/env.ts';
 import type { Slab } from '../wire/slab.ts';
 import { FrameReceiver } from './frame-receiver.ts';
 import { HelloStatus, Purpose, decodeHello, encodeHello } from './hello.ts';
-import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS, DIAL_TIMEOUT_MS, HELLO_TIMEOUT_MS, PEER_QUEUE_MAX_BYTES } from './limits.ts';
+import {
+  BACKOFF_FIRST_MS,
+  BACKOFF_LAST_MS,
+  DIAL_TIMEOUT_MS,
+  HELLO_TIMEOUT_MS,
+  PEER_QUEUE_MAX_BYTES,
+} from './limits.ts';
 import type { TcpTransport } from './tcp.ts';
 import type { HostIdentity, Peer } from './transport.ts';
 
@@ -79,7 +85,8 @@ export class TcpPeer implements Peer {
 
   private onHello(socket: Socket, slab: Slab, offset: number, lengthBytes: number): void {
     const hello = decodeHello(slab.u8, slab.u32, offset, lengthBytes);
-    const complaint = this.transport.complaintAbout(hello) ?? (hello.identity.raftAddress === this.address ? undefined : 'address');
+    const complaint =
+      this.transport.complaintAbout(hello) ?? (hello.identity.raftAddress === this.address ? undefined : 'address');
     if (complaint !== undefined) {
       this.transport.countRefusal(complaint);
       socket.destroy(new Error(`refused (${complaint}): ${hello.explanation || hello.identity.raftAddress}`));

@@ -77,9 +77,17 @@ export class TcpTransport implements Transport {
     } catch (cause) {
       const code = (cause as { code?: unknown }).code;
       if (code !== 'EADDRINUSE') {
-        throw new DrakkarError('ERR_INVALID_OPTION', `cannot listen at ${this.listenAddress} (${String(code)}); set listenAddress to an address of this machine`, { cause });
+        throw new DrakkarError(
+          'ERR_INVALID_OPTION',
+          `cannot listen at ${this.listenAddress} (${String(code)}); set listenAddress to an address of this machine`,
+          { cause },
+        );
       }
-      throw new DrakkarError('ERR_ADDRESS_IN_USE', `${this.listenAddress} is in use by another process; stop it, or choose another address`, { cause });
+      throw new DrakkarError(
+        'ERR_ADDRESS_IN_USE',
+        `${this.listenAddress} is in use by another process; stop it, or choose another address`,
+        { cause },
+      );
     }
     this.address = this.listener.address;
   }
@@ -143,7 +151,8 @@ export class TcpTransport implements Transport {
   /** A host that dials anew has given up its older connection. */
   replaceOlder(connection: Inbound): void {
     for (const other of this.inbound) {
-      if (other !== connection && other.isMessages && other.identity?.hostId === connection.identity?.hostId) other.socket.destroy();
+      if (other !== connection && other.isMessages && other.identity?.hostId === connection.identity?.hostId)
+        other.socket.destroy();
     }
   }
 
@@ -184,7 +193,9 @@ class Inbound implements InboundSession {
     this.transport = transport;
     this.socket = socket;
     this.id = id;
-    this.receiver = new FrameReceiver(transport.pool, (slab, offset, lengthBytes) => this.onFrame(slab, offset, lengthBytes));
+    this.receiver = new FrameReceiver(transport.pool, (slab, offset, lengthBytes) =>
+      this.onFrame(slab, offset, lengthBytes),
+    );
     this.timer = transport.env.scheduler.after(HELLO_TIMEOUT_MS, () => this.drop('hello-timeout'));
     socket.handlers = {
       onData: (buffer, offset, length) => this.onData(buffer, offset, length),
@@ -218,7 +229,8 @@ class Inbound implements InboundSession {
     if (complaint === 'version') status = HelloStatus.WrongVersion;
     else if (complaint !== undefined) status = HelloStatus.WrongDeployment;
     else if (hello.target !== transport.identity.raftAddress) status = HelloStatus.WrongAddress;
-    else if (hello.purpose === Purpose.Snapshot && transport.inboundSnapshots >= SNAPSHOTS_MAX) status = HelloStatus.Busy;
+    else if (hello.purpose === Purpose.Snapshot && transport.inboundSnapshots >= SNAPSHOTS_MAX)
+      status = HelloStatus.Busy;
     const answer = encodeHello({
       purpose: hello.purpose,
       status,

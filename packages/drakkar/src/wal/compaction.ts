@@ -60,7 +60,7 @@ export class Compaction {
 
   private async run(): Promise<void> {
     while (!this.isStopped && this.wal.segments.length > 1) {
-      const segment = this.wal.segments[0]!;
+      const segment = this.wal.segments[0];
       const live = this.liveIn(segment);
       const states = this.statesIn(segment);
       if (live.length > 0 || states.length > 0) {
@@ -68,7 +68,8 @@ export class Compaction {
         const liveBytes = live.reduce((sum, ref) => sum + ref.sizeBytes, 0);
         const isSparse = liveBytes < segment.offset * MOVE_BELOW_SHARE;
         // State records alone are cheap to copy; blocks are moved when segments pile up.
-        const mayMove = live.length === 0 || (behind > SEGMENTS_BEFORE_MOVING && isSparse) || behind > 2 * SEGMENTS_BEFORE_MOVING;
+        const mayMove =
+          live.length === 0 || (behind > SEGMENTS_BEFORE_MOVING && isSparse) || behind > 2 * SEGMENTS_BEFORE_MOVING;
         if (!mayMove || !(await this.moveOut(segment, live, states))) return;
         if (this.liveIn(segment).length > 0 || this.statesIn(segment).length > 0) return;
       }
@@ -117,7 +118,11 @@ export class Compaction {
     const header = new BlockHeader();
     readBlockHeader(source.u32, words, header);
     // Only what is live: the reference may cover less than the block on disk.
-    const start = skipEntries(source.u32, words + BLOCK_HEADER_WORDS, ref.firstIndex - blockFirstIndex(source.u32, words));
+    const start = skipEntries(
+      source.u32,
+      words + BLOCK_HEADER_WORDS,
+      ref.firstIndex - blockFirstIndex(source.u32, words),
+    );
     const entryWords = skipEntries(source.u32, start, ref.count) - start;
     const lengthBytes = FRAME_HEADER_BYTES + ((MOVED_PREFIX_WORDS + BLOCK_HEADER_WORDS + entryWords) << 2);
     const slab = new Slab(lengthBytes);

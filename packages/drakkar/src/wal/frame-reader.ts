@@ -107,7 +107,10 @@ async function loadFrame(segment: Segment, place: BlockPlace): Promise<Slab> {
     (type === FrameType.Blocks || type === FrameType.Moved) &&
     frameIsIntact(slab.u8, slab.u32, 0);
   if (!isThere) {
-    throw new DrakkarError('ERR_LOG_CORRUPT', `${segment.path} is damaged at byte ${place.frameOffset}: a frame does not verify`);
+    throw new DrakkarError(
+      'ERR_LOG_CORRUPT',
+      `${segment.path} is damaged at byte ${place.frameOffset}: a frame does not verify`,
+    );
   }
   slab.usedBytes = place.frameBytes;
   return slab;

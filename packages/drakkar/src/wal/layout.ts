@@ -67,14 +67,14 @@ export function readSegmentHeader(page: Uint8Array): SegmentHeader | undefined {
   if (u32[0] !== SEGMENT_MAGIC || u32[15] !== checksumRange(page, 0, 60)) return undefined;
   for (let w = 2; w <= 10; w += 2) if (!isU53(u32, w)) return undefined;
   return {
-    format: u32[1]!,
+    format: u32[1],
     epoch: getU53(u32, 2),
     sizeBytes: getU53(u32, 4),
     before: {
       epoch: getU53(u32, 6),
       offset: getU53(u32, 8),
       groupNumber: getU53(u32, 10),
-      groupChecksum: u32[12]!,
+      groupChecksum: u32[12],
     },
   };
 }
@@ -110,7 +110,7 @@ export function sealGroup(u8: Uint8Array, u32: Uint32Array, at: number, group: O
 function groupChecksum(u8: Uint8Array, u32: Uint32Array, at: number, lengthBytes: number): number {
   let checksum = checksumRange(u8, at, at + GROUP_HEADER_BYTES - 4);
   const end = at + lengthBytes;
-  for (let frame = at + GROUP_HEADER_BYTES; frame < end; frame += u32[frame >>> 2]!) {
+  for (let frame = at + GROUP_HEADER_BYTES; frame < end; frame += u32[frame >>> 2]) {
     checksum = checksumRange(u8, frame, frame + 8, checksum);
   }
   return checksum;
@@ -132,16 +132,20 @@ export function readGroupHeader(
   if (availableBytes < GROUP_HEADER_BYTES || u32[word] !== GROUP_MAGIC) return undefined;
   for (let w = word + 2; w <= word + 6; w += 2) if (!isU53(u32, w)) return undefined;
   const header: GroupHeader = {
-    lengthBytes: u32[word + 1]!,
+    lengthBytes: u32[word + 1],
     epoch: getU53(u32, word + 2),
     offset: getU53(u32, word + 4),
     groupNumber: getU53(u32, word + 6),
-    previousChecksum: u32[word + 8]!,
-    frameCount: u32[word + 9]!,
-    checksum: u32[word + 11]!,
+    previousChecksum: u32[word + 8],
+    frameCount: u32[word + 9],
+    checksum: u32[word + 11],
   };
   if (header.epoch !== epoch || header.offset !== offset) return undefined;
-  return { header, whole: framesFit(u32, at, header, availableBytes) && groupChecksum(u8, u32, at, header.lengthBytes) === header.checksum };
+  return {
+    header,
+    whole:
+      framesFit(u32, at, header, availableBytes) && groupChecksum(u8, u32, at, header.lengthBytes) === header.checksum,
+  };
 }
 
 /** Whether the lengths of exactly `frameCount` frames fill the group. */
@@ -152,7 +156,7 @@ function framesFit(u32: Uint32Array, at: number, header: GroupHeader, availableB
   let frame = at + GROUP_HEADER_BYTES;
   for (let left = header.frameCount; left > 0; left--) {
     if (frame + 16 > end) return false;
-    const length = u32[frame >>> 2]!;
+    const length = u32[frame >>> 2];
     if (length < 16 || (length & 3) !== 0 || frame + length > end) return false;
     frame += length;
   }

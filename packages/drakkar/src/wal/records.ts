@@ -52,11 +52,11 @@ export function writeRecord(u8: Uint8Array, u32: Uint32Array, word: number, stat
 }
 
 export function recordLengthBytes(u32: Uint32Array, word: number): number {
-  return u32[word]!;
+  return u32[word];
 }
 
 export function recordFlags(u32: Uint32Array, word: number): number {
-  return u32[word + 1]!;
+  return u32[word + 1];
 }
 
 export function recordShardId(u32: Uint32Array, word: number): number {
@@ -68,12 +68,12 @@ const malformed = (): DrakkarError => new DrakkarError('ERR_LOG_CORRUPT', 'a sta
 /** Reads the record at `word` of bytes that end at `endWord`; throws `ERR_LOG_CORRUPT`. */
 export function readRecord(u8: Uint8Array, u32: Uint32Array, word: number, endWord: number): ShardState {
   if (word + FIXED_WORDS > endWord) throw malformed();
-  const bootstrapBytes = u32[word + 20]!;
-  const pinCount = u32[word + 21]!;
+  const bootstrapBytes = u32[word + 20];
+  const pinCount = u32[word + 21];
   if (bootstrapBytes > BOOTSTRAP_MAX_BYTES || pinCount > MEMBERS_MAX) throw malformed();
   const words = FIXED_WORDS + pinCount * PIN_WORDS + ((bootstrapBytes + 3) >>> 2);
   if (u32[word] !== words << 2 || word + words > endWord) throw malformed();
-  if ((u32[word + 1]! & ~(RECORD_RESETS_LOG | RECORD_REMOVED)) !== 0) throw malformed();
+  if ((u32[word + 1] & ~(RECORD_RESETS_LOG | RECORD_REMOVED)) !== 0) throw malformed();
   for (let w = word + 2; w < word + 20; w += 2) if (!isU53(u32, w)) throw malformed();
   const pins: ReplicaPin[] = [];
   let at = word + FIXED_WORDS;
@@ -81,8 +81,8 @@ export function readRecord(u8: Uint8Array, u32: Uint32Array, word: number, endWo
     if (!isU53(u32, at) || !isU53(u32, at + 4)) throw malformed();
     pins.push({
       replicaId: getU53(u32, at),
-      directoryHigh: u32[at + 2]!,
-      directoryLow: u32[at + 3]!,
+      directoryHigh: u32[at + 2],
+      directoryLow: u32[at + 3],
       startCounter: getU53(u32, at + 4),
     });
     at += PIN_WORDS;

@@ -41,7 +41,7 @@ export class Replay {
   /** One frame whose checksum holds. Throws `ERR_LOG_CORRUPT` for contents that this library never writes. */
   readonly visit = (segment: Segment, u8: Uint8Array, u32: Uint32Array, at: number, offset: number): void => {
     const word = at >>> 2;
-    const end = (at + u32[word]!) >>> 2;
+    const end = (at + u32[word]) >>> 2;
     const start = word + FRAME_HEADER_WORDS;
     switch (frameType(u32, word)) {
       case FrameType.Blocks:
@@ -56,9 +56,16 @@ export class Replay {
     }
   };
 
-  private visitBlocks(segment: Segment, u32: Uint32Array, word: number, start: number, end: number, offset: number): void {
+  private visitBlocks(
+    segment: Segment,
+    u32: Uint32Array,
+    word: number,
+    start: number,
+    end: number,
+    offset: number,
+  ): void {
     const isMoved = frameType(u32, word) === FrameType.Moved;
-    const frameBytes = u32[word]!;
+    const frameBytes = u32[word];
     let at = start;
     for (let left = frameCount(u32, word); left > 0; left--) {
       const block = isMoved ? at + MOVED_PREFIX_WORDS : at;
@@ -125,7 +132,10 @@ export class Replay {
   }
 
   /** `damage` of the log at large fails every shard: which of them lost something cannot be told. */
-  finish(damage: DrakkarError | undefined): { recovered: Map<number, RecoveredShard>; stateEpochs: Map<number, number> } {
+  finish(damage: DrakkarError | undefined): {
+    recovered: Map<number, RecoveredShard>;
+    stateEpochs: Map<number, number>;
+  } {
     const recovered = new Map<number, RecoveredShard>();
     const stateEpochs = new Map<number, number>();
     for (const [shardId, shard] of this.shards) {
@@ -137,7 +147,9 @@ export class Replay {
 }
 
 const byOrder = (a: Item, b: Item): number =>
-  a.place.orderEpoch - b.place.orderEpoch || a.place.orderOffset - b.place.orderOffset || Number(b.isMoved) - Number(a.isMoved);
+  a.place.orderEpoch - b.place.orderEpoch ||
+  a.place.orderOffset - b.place.orderOffset ||
+  Number(b.isMoved) - Number(a.isMoved);
 
 function recoverShard(shardId: number, shard: ShardLog, damage: DrakkarError | undefined): RecoveredShard {
   const { state } = shard;
@@ -153,7 +165,7 @@ function recoverShard(shardId: number, shard: ShardLog, damage: DrakkarError | u
     return { state: noState(shardId), blocks: [], commitIndex: 0, failure };
   }
   const blocks = replayItems(shard, state.compactedIndex, fail);
-  const lastIndex = blocks.length > 0 ? blocks[blocks.length - 1]!.lastIndex : state.compactedIndex;
+  const lastIndex = blocks.length > 0 ? blocks[blocks.length - 1].lastIndex : state.compactedIndex;
   if (lastIndex < state.snapshotIndex) fail(`it ends at ${lastIndex}, below the snapshot at ${state.snapshotIndex}`);
   return { state, blocks, commitIndex: Math.max(shard.commitIndex, state.commitIndex), failure };
 }
@@ -176,7 +188,9 @@ function replayItems(shard: ShardLog, compactedIndex: number, fail: (why: string
     if (last === undefined || item.firstIndex > last + 1) {
       // Only what is given up anyway may be missing before it.
       if (item.firstIndex > compactedIndex + 1) {
-        fail(`entries from ${last === undefined ? compactedIndex + 1 : last + 1} to ${item.firstIndex - 1} are missing`);
+        fail(
+          `entries from ${last === undefined ? compactedIndex + 1 : last + 1} to ${item.firstIndex - 1} are missing`,
+        );
       }
       live = [];
     } else if (item.firstIndex <= last) {
@@ -192,7 +206,7 @@ function replayItems(shard: ShardLog, compactedIndex: number, fail: (why: string
 
 function truncate(live: BlockRef[], fromIndex: number): void {
   while (live.length > 0) {
-    const ref = live[live.length - 1]!;
+    const ref = live[live.length - 1];
     if (ref.lastIndex < fromIndex) return;
     if (ref.firstIndex < fromIndex) {
       ref.count = fromIndex - ref.firstIndex;

@@ -52,7 +52,7 @@ export async function scanSegments(segments: readonly Segment[], visit: FrameVis
     return false;
   });
   for (let i = 0; i < usable.length; i++) {
-    const segment = usable[i]!;
+    const segment = usable[i];
     if (i === 0) end = segment.header!.before;
     else if (!isSameEnd(end, segment.header!.before)) {
       damage ??= damaged(segment, 0, 'the segment before it is not whole');
@@ -128,19 +128,32 @@ async function readGroup(
   if (peek.header.lengthBytes > size - offset) return undefined;
   // Not whole within what was loaded: once more with all of it.
   await window.load(segment, offset, pagesUp(peek.header.lengthBytes), size);
-  const again = readGroupHeader(window.u8, window.u32, offset - window.start, window.end - offset, segment.epoch, offset);
+  const again = readGroupHeader(
+    window.u8,
+    window.u32,
+    offset - window.start,
+    window.end - offset,
+    segment.epoch,
+    offset,
+  );
   return again?.whole === true ? again : undefined;
 }
 
 /** False when a frame is damaged; then none of the group's frames was handed out. */
-function visitFrames(segment: Segment, window: Window, header: GroupHeader, offset: number, visit: FrameVisitor): boolean {
+function visitFrames(
+  segment: Segment,
+  window: Window,
+  header: GroupHeader,
+  offset: number,
+  visit: FrameVisitor,
+): boolean {
   const { u8, u32 } = window;
   const start = offset - window.start;
   const stop = start + header.lengthBytes;
-  for (let at = start + GROUP_HEADER_BYTES; at < stop; at += u32[at >>> 2]!) {
+  for (let at = start + GROUP_HEADER_BYTES; at < stop; at += u32[at >>> 2]) {
     if (!frameIsIntact(u8, u32, at) || frameVersion(u32, at >>> 2) > WIRE_VERSION) return false;
   }
-  for (let at = start + GROUP_HEADER_BYTES; at < stop; at += u32[at >>> 2]!) {
+  for (let at = start + GROUP_HEADER_BYTES; at < stop; at += u32[at >>> 2]) {
     visit(segment, u8, u32, at, window.start + at);
   }
   return true;

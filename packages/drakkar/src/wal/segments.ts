@@ -55,7 +55,7 @@ export class SegmentFiles {
         await this.checkMode(path);
         const file = await fs.open(path, 'write', { dataSync: true });
         const header = await readHeader(file);
-        const epoch = Number.parseInt(match[1]!, 16);
+        const epoch = Number.parseInt(match[1], 16);
         const isOwn = header !== undefined && header.epoch === epoch;
         segments.push(new Segment(epoch, path, file, isOwn ? header : undefined, PAGE_BYTES));
       } else if (/^spare-\d+$/.test(name)) {

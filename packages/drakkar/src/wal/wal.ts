@@ -138,7 +138,8 @@ export class Wal implements LogDb {
     this.files = files;
     this.segments = segments;
     this.recovered = recovered;
-    for (const [shardId, epoch] of stateEpochs) this.states.set(shardId, { state: recovered.get(shardId)!.state, epoch });
+    for (const [shardId, epoch] of stateEpochs)
+      this.states.set(shardId, { state: recovered.get(shardId)!.state, epoch });
     this.end = end;
     this.compaction = new Compaction(this, isDamaged);
   }
@@ -208,7 +209,7 @@ export class Wal implements LogDb {
   }
 
   get current(): Segment {
-    return this.segments[this.segments.length - 1]!;
+    return this.segments[this.segments.length - 1];
   }
 
   /** Moves what the next group holds from `pending` to `writing`; gives its size. */
@@ -217,7 +218,7 @@ export class Wal implements LogDb {
     let bytes = 0;
     let count = 0;
     while (count < pending.length) {
-      const next = pending[count]!.lengthBytes;
+      const next = pending[count].lengthBytes;
       if (count > 0 && bytes + next > GROUP_MAX_BYTES) break;
       bytes += next;
       count++;
@@ -311,7 +312,7 @@ export class Wal implements LogDb {
     this.writing = [];
     let at = GROUP_HEADER_BYTES;
     for (let i = 0; i < writing.length; i++) {
-      const frame = writing[i]!;
+      const frame = writing[i];
       this.pendingBytes -= frame.lengthBytes;
       if (frame.state !== undefined) this.states.set(frame.state.shardId, { state: frame.state, epoch: segment.epoch });
       if (frame.done === undefined) this.tellSink(segment, at, start + at);
@@ -337,7 +338,7 @@ export class Wal implements LogDb {
   private tellSink(segment: Segment, at: number, frameOffset: number): void {
     const { u32 } = this.staging;
     const word = at >>> 2;
-    const frameBytes = u32[word]!;
+    const frameBytes = u32[word];
     let w = word + FRAME_HEADER_WORDS;
     if (frameType(u32, word) === FrameType.Records) {
       const end = (at + frameBytes) >>> 2;
@@ -418,11 +419,19 @@ export class Wal implements LogDb {
 function diskError(cause: unknown, path: string, inLog = false): DrakkarError {
   const code = (cause as { code?: unknown } | undefined)?.code;
   if (!inLog && (code === 'ENOSPC' || code === 'EFBIG')) {
-    return new DrakkarError('ERR_DISK_FULL', `no room for the next segment in ${path}; free some, the log goes on by itself`, {
-      cause,
-    });
+    return new DrakkarError(
+      'ERR_DISK_FULL',
+      `no room for the next segment in ${path}; free some, the log goes on by itself`,
+      {
+        cause,
+      },
+    );
   }
-  return new DrakkarError('ERR_DISK_FAILED', `writing the log failed at ${path} (${String(code)}); replace the disk or restart`, {
-    cause,
-  });
+  return new DrakkarError(
+    'ERR_DISK_FAILED',
+    `writing the log failed at ${path} (${String(code)}); replace the disk or restart`,
+    {
+      cause,
+    },
+  );
 }

@@ -49,11 +49,11 @@ export class BlockHeader {
 }
 
 export function blockLengthBytes(u32: Uint32Array, word: number): number {
-  return u32[word]!;
+  return u32[word];
 }
 
 export function blockCount(u32: Uint32Array, word: number): number {
-  return u32[word + 1]!;
+  return u32[word + 1];
 }
 
 export function blockShardId(u32: Uint32Array, word: number): number {
@@ -97,13 +97,13 @@ export function readBlockHeader(u32: Uint32Array, word: number, into: BlockHeade
  */
 export function blockIsSound(u32: Uint32Array, word: number, endWord: number): boolean {
   if (word + BLOCK_HEADER_WORDS > endWord) return false;
-  const length = u32[word]!;
+  const length = u32[word];
   if (length < BLOCK_HEADER_BYTES || (length & 3) !== 0 || word + (length >>> 2) > endWord) return false;
-  const count = u32[word + 1]!;
+  const count = u32[word + 1];
   if (count > BLOCK_MAX_ENTRIES) return false;
   for (let w = word + 2; w < word + 14; w += 2) if (!isU53(u32, w)) return false;
   if (!isU53(u32, word + 16)) return false;
-  if ((u32[word + 14]! & ~KNOWN_FLAGS) !== 0 || u32[word + 15] !== 0) return false;
+  if ((u32[word + 14] & ~KNOWN_FLAGS) !== 0 || u32[word + 15] !== 0) return false;
   const term = getU53(u32, word + 4);
   const firstIndex = getU53(u32, word + 8);
   if (firstIndex < 1 || getU53(u32, word + 6) > term || term > getU53(u32, word + 16)) return false;
@@ -115,7 +115,7 @@ export function blockIsSound(u32: Uint32Array, word: number, endWord: number): b
 export function checkBlocks(u32: Uint32Array, word: number, endWord: number, count: number): void {
   for (let left = count; left > 0; left--) {
     if (!blockIsSound(u32, word, endWord)) throw new DrakkarError('ERR_FRAME', 'a frame holds a malformed block');
-    word += u32[word]! >>> 2;
+    word += u32[word] >>> 2;
   }
   if (word !== endWord) throw new DrakkarError('ERR_FRAME', 'a frame of blocks does not end where its last block does');
 }
@@ -123,13 +123,7 @@ export function checkBlocks(u32: Uint32Array, word: number, endWord: number, cou
 /**
  * Copies words. A loop wins below some 320 bytes, `set` above, since it makes a view (hot-path §7.2).
  */
-export function copyWords(
-  from: Uint32Array,
-  fromWord: number,
-  to: Uint32Array,
-  toWord: number,
-  words: number,
-): void {
+export function copyWords(from: Uint32Array, fromWord: number, to: Uint32Array, toWord: number, words: number): void {
   if (words <= 80) for (let i = 0; i < words; i++) to[toWord + i] = from[fromWord + i]!;
   else to.set(from.subarray(fromWord, fromWord + words), toWord);
 }

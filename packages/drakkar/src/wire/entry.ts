@@ -36,23 +36,23 @@ const LENGTH_MASK = 0xffffff;
 const SMALL_COPY_BYTES = 48;
 
 export function entryType(u32: Uint32Array, word: number): number {
-  return u32[word]! >>> 24;
+  return u32[word] >>> 24;
 }
 
 export function payloadLengthBytes(u32: Uint32Array, word: number): number {
-  return u32[word]! & LENGTH_MASK;
+  return u32[word] & LENGTH_MASK;
 }
 
 export function isSessionEntry(u32: Uint32Array, word: number): boolean {
-  return (u32[word]! & (SESSION_BIT << 24)) !== 0;
+  return (u32[word] & (SESSION_BIT << 24)) !== 0;
 }
 
 export function keySequence(u32: Uint32Array, word: number): number {
-  return u32[word + 1]!;
+  return u32[word + 1];
 }
 
 export function keyNonce(u32: Uint32Array, word: number): number {
-  return u32[word + 2]!;
+  return u32[word + 2];
 }
 
 /** Word offsets inside a session entry, behind its start. */
@@ -61,12 +61,12 @@ export const SESSION_SERIES_WORD = 5;
 export const SESSION_RESPONDED_WORD = 7;
 
 export function headerWords(u32: Uint32Array, word: number): number {
-  return (u32[word]! & (SESSION_BIT << 24)) === 0 ? ENTRY_HEADER_WORDS : SESSION_HEADER_WORDS;
+  return (u32[word] & (SESSION_BIT << 24)) === 0 ? ENTRY_HEADER_WORDS : SESSION_HEADER_WORDS;
 }
 
 /** Words of the whole entry, header and padding included. */
 export function entryWords(u32: Uint32Array, word: number): number {
-  const first = u32[word]!;
+  const first = u32[word];
   const header = (first & (SESSION_BIT << 24)) === 0 ? ENTRY_HEADER_WORDS : SESSION_HEADER_WORDS;
   return header + (((first & LENGTH_MASK) + 3) >>> 2);
 }
@@ -135,7 +135,7 @@ export function putSessionEntry(
 export function entriesAreSound(u32: Uint32Array, word: number, endWord: number, count: number): boolean {
   for (let left = count; left > 0; left--) {
     if (word + ENTRY_HEADER_WORDS > endWord) return false;
-    const first = u32[word]!;
+    const first = u32[word];
     const length = first & LENGTH_MASK;
     if (length > ENTRY_MAX_BYTES || first >>> 24 > LAST_TYPE) return false;
     if ((first & (SESSION_BIT << 24)) === 0) {

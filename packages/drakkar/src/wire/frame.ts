@@ -37,23 +37,23 @@ export const FrameType = {
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
 export function frameLengthBytes(u32: Uint32Array, word: number): number {
-  return u32[word]!;
+  return u32[word];
 }
 
 export function frameType(u32: Uint32Array, word: number): number {
-  return u32[word + 2]! & 0xff;
+  return u32[word + 2] & 0xff;
 }
 
 export function frameVersion(u32: Uint32Array, word: number): number {
-  return (u32[word + 2]! >>> 8) & 0xff;
+  return (u32[word + 2] >>> 8) & 0xff;
 }
 
 export function frameCount(u32: Uint32Array, word: number): number {
-  return u32[word + 3]!;
+  return u32[word + 3];
 }
 
 export function frameChecksum(u32: Uint32Array, word: number): number {
-  return u32[word + 1]!;
+  return u32[word + 1];
 }
 
 /** Fills the header of the frame that occupies `[offset, offset + lengthBytes)` and checksums it. */
@@ -80,7 +80,7 @@ export function isFrameLength(lengthBytes: number, maxBytes: number = FRAME_MAX_
 /** Whether the whole frame at `offset` has the checksum it names. Its length was checked before. */
 export function frameIsIntact(u8: Uint8Array, u32: Uint32Array, offset: number): boolean {
   const word = offset >>> 2;
-  const length = u32[word]!;
+  const length = u32[word];
   return checksumRange(u8, offset + 8, offset + length, length) === u32[word + 1];
 }
 
@@ -92,7 +92,7 @@ export function checkFrame(
   endBytes: number,
   maxBytes: number = FRAME_MAX_BYTES,
 ): void {
-  const length = u32[offset >>> 2]!;
+  const length = u32[offset >>> 2];
   if (endBytes - offset < FRAME_HEADER_BYTES || !isFrameLength(length, maxBytes) || offset + length > endBytes) {
     throw new DrakkarError('ERR_FRAME', `a frame claims ${length} bytes of ${endBytes - offset}`);
   }

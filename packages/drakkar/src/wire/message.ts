@@ -93,7 +93,7 @@ export function readMessage(u32: Uint32Array, word: number, into: Message): void
 }
 
 export function messageIsSound(u32: Uint32Array, word: number): boolean {
-  if (u32[word]! > LAST_TYPE || (u32[word + 1]! & ~KNOWN_FLAGS) !== 0) return false;
+  if (u32[word] > LAST_TYPE || (u32[word + 1] & ~KNOWN_FLAGS) !== 0) return false;
   for (let w = word + 2; w < word + MESSAGE_WORDS; w += 2) if (!isU53(u32, w)) return false;
   return true;
 }

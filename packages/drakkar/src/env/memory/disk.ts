@@ -7,7 +7,17 @@ import type { World } from './world.ts';
 
 const SECTOR_BYTES = 512;
 
-export type DiskOperation = 'open' | 'write' | 'read' | 'sync' | 'truncate' | 'rename' | 'remove' | 'make' | 'list' | 'sync-directory';
+export type DiskOperation =
+  | 'open'
+  | 'write'
+  | 'read'
+  | 'sync'
+  | 'truncate'
+  | 'rename'
+  | 'remove'
+  | 'make'
+  | 'list'
+  | 'sync-directory';
 
 /** Asked before each operation; what it gives is the operation's error. */
 export type DiskFault = (operation: DiskOperation, path: string, position: number, length: number) => Error | undefined;
@@ -147,7 +157,8 @@ function tear(node: Node, write: PendingWrite, keep: () => boolean): void {
   const end = write.position + write.bytes.length;
   for (let at = write.position; at < end; ) {
     const next = Math.min(end, (Math.floor(at / SECTOR_BYTES) + 1) * SECTOR_BYTES);
-    if (keep()) node.makeDurable({ position: at, bytes: write.bytes.subarray(at - write.position, next - write.position) });
+    if (keep())
+      node.makeDurable({ position: at, bytes: write.bytes.subarray(at - write.position, next - write.position) });
     at = next;
   }
 }
@@ -219,7 +230,10 @@ class MemoryFileSystem implements FileSystem {
   list(path: string): Promise<string[]> {
     return this.perform('list', path, 0, 0, () => {
       if (this.disk.nodes.get(path)?.isDirectory !== true) throw systemError('ENOENT', path);
-      return this.disk.paths().filter((known) => parentOf(known) === path).map((known) => known.slice(path.length + 1));
+      return this.disk
+        .paths()
+        .filter((known) => parentOf(known) === path)
+        .map((known) => known.slice(path.length + 1));
     });
   }
 
@@ -275,7 +289,14 @@ class MemoryFile implements File {
   private readonly dataSync: boolean;
   private readonly isWritable: boolean;
 
-  constructor(fs: MemoryFileSystem, disk: MemoryDisk, path: string, node: Node, dataSync: boolean, isWritable: boolean) {
+  constructor(
+    fs: MemoryFileSystem,
+    disk: MemoryDisk,
+    path: string,
+    node: Node,
+    dataSync: boolean,
+    isWritable: boolean,
+  ) {
     this.fs = fs;
     this.disk = disk;
     this.path = path;

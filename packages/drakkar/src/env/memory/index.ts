@@ -27,13 +27,13 @@ export class MemoryMachine {
 
   /** The env of a new process on this machine. */
   boot(logger: Logger = silentLogger): Env {
-    const process = { scheduler: new ProcessScheduler(this.world), isAlive: true };
-    this.running = process;
+    const alive = { scheduler: new ProcessScheduler(this.world), isAlive: true };
+    this.running = alive;
     return {
       clock: this.world,
-      scheduler: process.scheduler,
+      scheduler: alive.scheduler,
       random: this.world.random,
-      fs: this.disk.mount(() => process.isAlive),
+      fs: this.disk.mount(() => alive.isAlive),
       network: this.network.attach(this.name),
       logger,
     };

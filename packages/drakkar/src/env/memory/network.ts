@@ -150,7 +150,8 @@ class MemorySocket implements Socket {
   write(buffer: Uint8Array, offset: number, length: number, written?: (error: Error | null) => void): boolean {
     const bytes = buffer.slice(offset, offset + length);
     if (this.isEnded || this.isHalfClosed) {
-      if (written !== undefined) this.network.world.schedule(0, () => written(systemError('EPIPE', this.remoteAddress)));
+      if (written !== undefined)
+        this.network.world.schedule(0, () => written(systemError('EPIPE', this.remoteAddress)));
       return false;
     }
     this.outgoing.push({ bytes, written });

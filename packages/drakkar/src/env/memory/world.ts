@@ -61,7 +61,7 @@ export class World implements Clock {
   async run(durationMs: number): Promise<void> {
     await microtasksDone();
     const end = this.timeMs + durationMs;
-    while (this.events.length > 0 && this.events[0]!.timeMs <= end) await this.step();
+    while (this.events.length > 0 && this.events[0].timeMs <= end) await this.step();
     this.timeMs = end;
   }
 
@@ -71,7 +71,8 @@ export class World implements Clock {
     const end = this.timeMs + limitMs;
     while (!condition()) {
       const next = this.events[0];
-      if (next === undefined || next.timeMs > end) throw new Error(`not reached within ${limitMs} virtual ms: ${condition}`);
+      if (next === undefined || next.timeMs > end)
+        throw new Error(`not reached within ${limitMs} virtual ms: ${condition.toString()}`);
       await this.step();
     }
   }
@@ -93,7 +94,7 @@ export class World implements Clock {
     events.push(event);
     while (at > 0) {
       const parent = (at - 1) >> 1;
-      if (!isBefore(event, events[parent]!)) break;
+      if (!isBefore(event, events[parent])) break;
       events[at] = events[parent]!;
       at = parent;
     }
@@ -109,8 +110,8 @@ export class World implements Clock {
     for (;;) {
       let child = at * 2 + 1;
       if (child >= events.length) break;
-      if (child + 1 < events.length && isBefore(events[child + 1]!, events[child]!)) child++;
-      if (!isBefore(events[child]!, last)) break;
+      if (child + 1 < events.length && isBefore(events[child + 1], events[child])) child++;
+      if (!isBefore(events[child], last)) break;
       events[at] = events[child]!;
       at = child;
     }

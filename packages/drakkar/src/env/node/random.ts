@@ -13,7 +13,7 @@ export function createNodeRandom(): Random {
         randomFillSync(page);
         used = 0;
       }
-      return page[used++]!;
+      return page[used++];
     },
   };
 }
