@@ -31,26 +31,30 @@ export interface ScanResult {
   readonly end: LogEnd;
   /** Set when acknowledged groups may be missing; where, for people. */
   readonly damage: DrakkarError | undefined;
+  /** The newest segment when a crash cut it off before its header was written: it never held anything. */
+  readonly unborn: Segment | undefined;
 }
+
+type SegmentResult = Pick<ScanResult, 'end' | 'damage'>;
 
 export async function scanSegments(segments: readonly Segment[], visit: FrameVisitor): Promise<ScanResult> {
   let end = NO_END;
   let damage: DrakkarError | undefined;
   const window = new Window();
-  const usable = segments.filter((segment) => {
-    if (segment.header !== undefined) {
-      if (segment.header.format > WAL_FORMAT) {
-        throw new DrakkarError(
-          'ERR_DIR_FORMAT',
-          `${segment.path} has format ${segment.header.format}, made by a newer version; this one knows up to ${WAL_FORMAT}; upgrade`,
-        );
-      }
-      return true;
-    }
-    // The newest segment may have been cut off before its header was written: it never held anything.
-    if (segment !== segments[segments.length - 1]) damage ??= damaged(segment, 0, 'its header is not readable');
-    return false;
-  });
+  let unborn: Segment | undefined;
+  const usable: Segment[] = [];
+  for (const segment of segments) {
+    if (segment.header === undefined) {
+      const isNewest = segment === segments[segments.length - 1];
+      if (isNewest && !(await holdsGroups(segment, window))) unborn = segment;
+      else damage ??= damaged(segment, 0, 'its header is not readable');
+    } else if (segment.header.format > WAL_FORMAT) {
+      throw new DrakkarError(
+        'ERR_DIR_FORMAT',
+        `${segment.path} has format ${segment.header.format}, made by a newer version; this one knows up to ${WAL_FORMAT}; upgrade`,
+      );
+    } else usable.push(segment);
+  }
   for (let i = 0; i < usable.length; i++) {
     const segment = usable[i];
     if (i === 0) end = segment.header!.before;
@@ -66,7 +70,16 @@ export async function scanSegments(segments: readonly Segment[], visit: FrameVis
     damage ??= found.damage;
     segment.offset = end.epoch === segment.epoch ? end.offset : PAGE_BYTES;
   }
-  return { end, damage };
+  return { end, damage, unborn };
+}
+
+/** Whether a whole group of the segment's own epoch stands in it. */
+async function holdsGroups(segment: Segment, window: Window): Promise<boolean> {
+  const size = await segment.file.sizeBytes();
+  for (let offset = PAGE_BYTES; offset < size; offset += PAGE_BYTES) {
+    if ((await readGroup(segment, window, offset, size)) !== undefined) return true;
+  }
+  return false;
 }
 
 function isSameEnd(a: LogEnd, b: LogEnd): boolean {
@@ -79,7 +92,7 @@ async function scanSegment(
   before: LogEnd,
   limit: number | undefined,
   visit: FrameVisitor,
-): Promise<ScanResult> {
+): Promise<SegmentResult> {
   let end = before;
   let offset = PAGE_BYTES;
   const size = await segment.file.sizeBytes();

@@ -77,7 +77,11 @@ export async function openWal(options: WalOptions): Promise<Wal> {
   await env.fs.makeDirectory(dir);
   const segments = await files.openAll();
   const replay = new Replay();
-  const { end, damage } = await scanSegments(segments, replay.visit);
+  const { end, damage, unborn } = await scanSegments(segments, replay.visit);
+  if (unborn !== undefined) {
+    segments.pop();
+    await files.recycle(unborn);
+  }
   // What was read may be in the page cache only: make it durable before anything is promised on it (F5).
   const last = segments[segments.length - 1];
   if (last !== undefined) await last.file.sync();
@@ -115,6 +119,8 @@ export class Wal implements LogDb {
   liveBlocks: (shardId: number) => Iterable<BlockRef> = () => [];
   private pending: PendingFrame[] = [];
   private writing: PendingFrame[] = [];
+  /** A small part of a segment, however small the segment. */
+  private readonly groupMaxBytes: number;
   private isWriting = false;
   private writeStarted = 0;
   private staging = new Slab(GROUP_HEADER_BYTES + GROUP_MAX_BYTES + PAGE_BYTES);
@@ -136,6 +142,7 @@ export class Wal implements LogDb {
   ) {
     this.env = env;
     this.files = files;
+    this.groupMaxBytes = Math.min(GROUP_MAX_BYTES, files.segmentBytes >>> 2);
     this.segments = segments;
     this.recovered = recovered;
     for (const [shardId, epoch] of stateEpochs)
@@ -188,6 +195,10 @@ export class Wal implements LogDb {
       frame.slab.release();
       return; // nothing is acknowledged any more
     }
+    if (frame.lengthBytes > this.files.segmentBytes >>> 1) {
+      frame.slab.release();
+      throw new DrakkarError('ERR_PAYLOAD_TOO_BIG', `a frame of ${frame.lengthBytes} bytes exceeds half a segment`);
+    }
     if (this.pendingBytes + frame.lengthBytes > PENDING_BYTES_MAX) {
       frame.slab.release();
       throw new DrakkarError('ERR_SYSTEM_BUSY', `the log in ${this.files.dir} has too much to write`);
@@ -219,7 +230,7 @@ export class Wal implements LogDb {
     let count = 0;
     while (count < pending.length) {
       const next = pending[count].lengthBytes;
-      if (count > 0 && bytes + next > GROUP_MAX_BYTES) break;
+      if (count > 0 && bytes + next > this.groupMaxBytes) break;
       bytes += next;
       count++;
     }

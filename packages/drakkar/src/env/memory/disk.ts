@@ -189,6 +189,7 @@ class MemoryFileSystem implements FileSystem {
         try {
           const error = this.disk.fault(operation, path, position, length);
           if (error !== undefined) throw error;
+          if (!this.isAlive()) return; // the fault was the end of the process
           resolve(work());
         } catch (error) {
           reject(error);
