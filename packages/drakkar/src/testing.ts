@@ -11,4 +11,5 @@ export {
   seededRandom,
   systemError,
 } from './env/memory/index.ts';
+export { MemoryHub, type MemoryTransportOptions } from './transport/memory.ts';
 export type { DiskFault, DiskOperation, DiskOptions } from './env/memory/index.ts';

@@ -1,0 +1,7 @@
+/** Both transports keep the one contract. */
+import { MemoryHub } from 'drakkar/testing';
+import { createTcpTransport } from '../../src/transport/tcp.ts';
+import { TestPair, transportCompliance } from './compliance.ts';
+
+transportCompliance('tcp', () => new TestPair(createTcpTransport));
+transportCompliance('memory', () => new TestPair(new MemoryHub().createTransport));
