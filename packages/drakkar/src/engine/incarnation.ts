@@ -22,7 +22,12 @@ export class Incarnations {
       this.engine.counters.messagesRefused++;
       return false;
     }
-    if (replica.verifiedSessions[slot] === session.id) return true;
+    const verified = replica.verifiedSessions[slot];
+    if (verified === session.id) return true;
+    if (verified === -session.id) {
+      this.engine.counters.messagesRefused++;
+      return false;
+    }
     return this.verify(replica, slot, replicaId, session);
   }
 
@@ -38,6 +43,7 @@ export class Incarnations {
       const sameDirectory = pin.directoryHigh === identity.directoryHigh && pin.directoryLow === identity.directoryLow;
       if (!sameDirectory || identity.startCounter < pin.startCounter) {
         this.engine.counters.messagesRefused++;
+        replica.verifiedSessions[slot] = -session.id; // said once for each connection
         this.engine.refuseMember(
           replica,
           replicaId,

@@ -106,10 +106,7 @@ export class ReplicaOutbox implements Outbox {
     const { replica } = this;
     replica.reads.confirm(context, index);
     if (this.engine.log.isFull && index > replica.raft.durableIndex) {
-      replica.reads.dropAbove(
-        replica.raft.durableIndex,
-        new DrakkarError('ERR_DISK_FULL', `the disk under ${this.engine.dir} is full; ask another host`),
-      );
+      replica.reads.dropAbove(replica.raft.durableIndex, replica.diskFull());
     }
     this.engine.markReady(replica);
   }

@@ -82,7 +82,7 @@ export class Replica implements ApplySink {
   peers: (Peer | undefined)[] = [];
   /** Addressee sets by slot mask, filled as masks come up. */
   readonly sets = new Map<number, AddresseeSet>();
-  /** By slot: the inbound session whose incarnation was checked against the pin. */
+  /** By slot: the inbound session whose incarnation was checked against the pin; negative when it was refused. */
   verifiedSessions: number[] = [];
 
   /** Newest snapshot that is durable and recorded. */
@@ -132,7 +132,7 @@ export class Replica implements ApplySink {
       return new DrakkarError('ERR_PAYLOAD_TOO_BIG', `a command of ${bytes} bytes exceeds ${ENTRY_MAX_BYTES}`);
     }
     if (this.engine.log.isFull) {
-      return new DrakkarError('ERR_DISK_FULL', `the disk under ${this.engine.dir} is full; free some room`);
+      return this.diskFull();
     }
     if (this.raft.leaderId === 0) {
       return new DrakkarError('ERR_NO_LEADER', `shard ${this.shardId} has no leader at the moment; try again`);
@@ -141,6 +141,13 @@ export class Replica implements ApplySink {
     if (this.openBlock.pendingBytes + bytes > UNSEALED_BYTES_MAX) return this.busy('the log cannot keep up');
     if (this.raft.log.unappliedBytes > UNAPPLIED_BYTES_MAX) return this.busy('the state machine cannot keep up');
     return undefined;
+  }
+
+  diskFull(): DrakkarError {
+    return new DrakkarError(
+      'ERR_DISK_FULL',
+      `the disk under ${this.engine.dir} is full; free some room, or ask another host`,
+    );
   }
 
   private busy(why: string): DrakkarError {
@@ -305,7 +312,10 @@ export class Replica implements ApplySink {
 
   private askReads(): void {
     const context = this.reads.close();
-    if (!this.raft.readIndex(context)) {
+    if (this.engine.log.isFull && !this.raft.maySpeak) {
+      // Its term cannot become durable, so that it cannot even ask.
+      this.reads.drop(context, this.diskFull());
+    } else if (!this.raft.readIndex(context)) {
       this.reads.drop(
         context,
         new DrakkarError('ERR_NO_LEADER', `shard ${this.shardId} has no leader at the moment; try again`),

@@ -145,6 +145,11 @@ export class Raft {
     return this.writes.durable;
   }
 
+  /** Whether the term and vote are durable that every message speaks of (F12). */
+  get maySpeak(): boolean {
+    return !this.isStateDirty && this.stateWrite <= this.writes.durable;
+  }
+
   /** Entries are applied only when they are durable here (design §4). */
   get applyLimit(): number {
     return Math.min(this.commitIndex, this.writes.durableIndex);
