@@ -128,6 +128,9 @@ export class Engine implements LogSink {
     this.replicas.set(replica.shardId, replica);
     this.parked.delete(replica.shardId);
     this.outboxes.set(replica, outbox);
+    for (const [slot, peer] of replica.peers.entries()) {
+      if (peer !== undefined) this.incarnations.meet(replica, replica.raft.slots[slot], peer);
+    }
     this.markReady(replica);
   }
 
@@ -429,7 +432,11 @@ export class Engine implements LogSink {
 
   private peerUp(peer: Peer): void {
     this.events.emit('peerUp', { address: peer.address });
-    this.forEachMemberAt(peer, (replica, replicaId) => replica.raft.reportReachable(replicaId));
+    this.forEachMemberAt(peer, (replica, replicaId) => {
+      this.incarnations.meet(replica, replicaId, peer);
+      replica.raft.reportReachable(replicaId);
+      this.markReady(replica);
+    });
   }
 
   private peerDown(peer: Peer): void {
@@ -448,7 +455,6 @@ export class Engine implements LogSink {
       const slot = replica.peers.indexOf(peer);
       if (slot < 0) continue;
       visit(replica, replica.raft.slots[slot]);
-      this.markReady(replica);
     }
   }
 

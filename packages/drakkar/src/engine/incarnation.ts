@@ -3,8 +3,7 @@
  * another directory, or with an older start of it, is refused: its disk was wiped or rolled back, and what its replica
  * promised may be gone (fault F19).
  */
-import type { InboundSession } from '../transport/transport.ts';
-import type { ReplicaPin } from '../wal/logdb.ts';
+import type { HostIdentity, InboundSession, Peer } from '../transport/transport.ts';
 import type { Engine } from './engine.ts';
 import type { Replica } from './replica.ts';
 
@@ -55,16 +54,23 @@ export class Incarnations {
       }
     }
     replica.verifiedSessions[slot] = session.id;
-    if (pin === undefined || pin.startCounter !== identity.startCounter) {
-      const renewed: ReplicaPin = {
-        replicaId,
-        directoryHigh: identity.directoryHigh,
-        directoryLow: identity.directoryLow,
-        startCounter: identity.startCounter,
-      };
-      replica.pins = [...replica.pins.filter((known) => known.replicaId !== replicaId), renewed];
-      replica.raft.saveState();
-    }
+    if (pin === undefined || pin.startCounter !== identity.startCounter) this.pin(replica, replicaId, identity);
     return true;
+  }
+
+  /**
+   * A connection to the host that `replicaId` lives at is up: whoever is there first is pinned, so that a follower that
+   * never hears of another follower still knows it when it comes back without its disk.
+   */
+  meet(replica: Replica, replicaId: number, peer: Peer): void {
+    if (peer.identity === undefined || replica.pins.some((known) => known.replicaId === replicaId)) return;
+    this.pin(replica, replicaId, peer.identity);
+  }
+
+  private pin(replica: Replica, replicaId: number, identity: HostIdentity): void {
+    const { directoryHigh, directoryLow, startCounter } = identity;
+    const others = replica.pins.filter((known) => known.replicaId !== replicaId);
+    replica.pins = [...others, { replicaId, directoryHigh, directoryLow, startCounter }];
+    replica.raft.saveState();
   }
 }

@@ -264,9 +264,9 @@ export function onHeartbeatResponse(raft: Raft, message: Message): void {
   if (message.hint > 0) confirmRound(raft, member, message.hint);
 }
 
+/** What was under way is lost. A lost probe is not repeated at once: the answer to a heartbeat, or the way being open again, does. */
 export function onUnreachable(member: Member): void {
   if (member.state === MemberState.Replicate) member.becomeProbe(member.matchIndex + 1);
-  else if (member.state === MemberState.Probe) member.isWaiting = false;
 }
 
 export function onSnapshotReport(raft: Raft, member: Member, ok: boolean, index: number): void {
