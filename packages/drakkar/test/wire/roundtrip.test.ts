@@ -140,7 +140,9 @@ test('memberships', () => {
     witnesses: members,
     removed: fc.constant(new Set([3, 8])),
   });
-  fc.assert(fc.property(membership, (given) => assert.deepEqual(decodeMembership(encodeMembership(given)), { ...given })));
+  fc.assert(
+    fc.property(membership, (given) => assert.deepEqual(decodeMembership(encodeMembership(given)), { ...given })),
+  );
 });
 
 test('a slab goes back to its pool with its last release, and not twice', () => {
