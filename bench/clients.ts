@@ -92,7 +92,8 @@ export function startClients(handles: readonly ShardHandle[], options: BenchOpti
 
   for (let c = 0; c < count; c++) {
     const shard = handles[c % handles.length];
-    if (c % 100 < options.readPercent) reader(shard, c).catch(fail);
+    const reads = Math.floor(((c + 1) * options.readPercent) / 100) > Math.floor((c * options.readPercent) / 100);
+    if (reads) reader(shard, c).catch(fail);
     else if (options.api === 'callback') callbackWriter(shard, c);
     else if (options.api === 'promise') writer(shard, c).catch(fail);
     else if (c % options.batch === 0) batchWriter(handles[(c / options.batch) % handles.length], c).catch(fail);

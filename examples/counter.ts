@@ -15,6 +15,7 @@ class Counter {
   }
 }
 
+const stopped = once(process, 'SIGINT');
 const id = Number(process.argv[2]) as 1 | 2 | 3; // run it three times: with 1, with 2 and with 3
 const members = { 1: '127.0.0.1:7201', 2: '127.0.0.1:7202', 3: '127.0.0.1:7203' };
 const host = await NodeHost.open({ dir: `data/counter-${id}`, raftAddress: members[id] });
@@ -22,5 +23,5 @@ await host.startReplica({ shardId: 1, replicaId: id, members }, () => new Counte
 await host.whenReady(1, { timeoutMs: 60_000 });
 console.log('written:', await host.propose(1, Uint8Array.of(id))); // durable on a majority, applied here
 console.log('read:', await host.read(1, undefined)); // linearizable, on any host
-await once(process, 'SIGINT');
+await stopped;
 await host.close();

@@ -1,0 +1,133 @@
+/** The real environment: what the interfaces promise, on this machine's disk, network and clock. */
+import assert from 'node:assert/strict';
+import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { NodeHost } from 'drakkar';
+import { createNodeEnv } from '../../src/env/node/index.ts';
+import type { Socket, SocketHandlers } from '../../src/env/env.ts';
+import { Journal, text } from '../support.ts';
+
+const env = createNodeEnv();
+const root = mkdtempSync(join(tmpdir(), 'drakkar-env-'));
+after(() => rmSync(root, { recursive: true, force: true }));
+
+test('files: created private, written at a place, read back, synced, renamed, removed', async () => {
+  const { fs } = env;
+  const dir = `${root}/a/b/c`;
+  await fs.makeDirectory(dir);
+  await fs.makeDirectory(dir);
+  assert.equal(statSync(dir).mode & 0o777, 0o700);
+  const file = await fs.open(`${dir}/file`, 'create', { dataSync: true });
+  await assert.rejects(fs.open(`${dir}/file`, 'create'), { code: 'EEXIST' });
+  await assert.rejects(fs.open(`${dir}/other`, 'write'), { code: 'ENOENT' });
+  await new Promise<void>((resolve, reject) => {
+    file.write(text('xxhelloxx'), 2, 5, 3, (error) => (error === null ? resolve() : reject(error)));
+  });
+  await file.sync();
+  assert.equal(await file.sizeBytes(), 8);
+  const buffer = new Uint8Array(20);
+  assert.equal(await file.read(buffer, 1, 19, 3), 5);
+  assert.equal(new TextDecoder().decode(buffer.subarray(1, 6)), 'hello');
+  await file.truncate(4);
+  await file.close();
+  assert.deepEqual(await fs.stat(`${dir}/file`), { sizeBytes: 4, isDirectory: false, mode: 0o600 });
+  await fs.rename(`${dir}/file`, `${dir}/renamed`);
+  await fs.syncDirectory(dir);
+  assert.deepEqual(await fs.list(dir), ['renamed']);
+  await fs.remove(`${root}/a`);
+  await fs.remove(`${root}/a`);
+  assert.equal(await fs.stat(`${root}/a`), undefined);
+});
+
+test('a directory is locked for one, and free after its release', async () => {
+  const dir = `${root}/locked`;
+  await env.fs.makeDirectory(dir);
+  const lock = await env.fs.lockDirectory(dir);
+  await assert.rejects(env.fs.lockDirectory(`${root}/../${root.split('/').pop()}/locked`), { code: 'ELOCKED' });
+  await lock.release();
+  await (await env.fs.lockDirectory(dir)).release();
+  assert.deepEqual(readdirSync(dir), []);
+});
+
+test('sockets: bytes in order, written callbacks, the end told once to each side', async () => {
+  const events: string[] = [];
+  let accepted!: Socket;
+  const isAccepted = Promise.withResolvers<void>();
+  const hasPing = Promise.withResolvers<void>();
+  const handlers = (name: string, on: Partial<SocketHandlers> = {}): SocketHandlers => ({
+    onData: (buffer, offset, length) =>
+      events.push(`${name}:${new TextDecoder().decode(buffer.subarray(offset, offset + length))}`),
+    onClose: () => events.push(`${name} closed`),
+    ...on,
+  });
+  const listener = await env.network.listen('127.0.0.1:0', (socket) => {
+    accepted = socket;
+    socket.handlers = handlers('server', {
+      onData: (buffer, offset, length) => {
+        events.push(new TextDecoder().decode(buffer.subarray(offset, offset + length)));
+        hasPing.resolve();
+      },
+    });
+    isAccepted.resolve();
+  });
+  await assert.rejects(
+    env.network.listen(listener.address, () => {}),
+    { code: 'EADDRINUSE' },
+  );
+  const isOpen = Promise.withResolvers<void>();
+  const isClosed = Promise.withResolvers<void>();
+  const socket = env.network.connect(
+    listener.address,
+    handlers('client', { onOpen: () => isOpen.resolve(), onClose: () => isClosed.resolve() }),
+  );
+  await Promise.all([isOpen.promise, isAccepted.promise]);
+  await new Promise<void>((resolve) => socket.write(text('-ping-'), 1, 4, () => resolve()));
+  const echoed = Promise.withResolvers<void>();
+  socket.handlers = handlers('client', { onClose: () => isClosed.resolve(), onData: () => echoed.resolve() });
+  accepted.write(text('pong'), 0, 4);
+  await Promise.all([echoed.promise, hasPing.promise]);
+  accepted.destroy();
+  await isClosed.promise;
+  const late = await new Promise<Error | null>((resolve) => socket.write(text('late'), 0, 4, resolve));
+  assert.ok(late instanceof Error);
+  await listener.close();
+  assert.deepEqual(events, ['ping', 'server closed']);
+  const refused = await new Promise<Error | undefined>((resolve) =>
+    env.network.connect(listener.address, handlers('x', { onClose: resolve })),
+  );
+  assert.equal((refused as NodeJS.ErrnoException).code, 'ECONNREFUSED');
+});
+
+test('three hosts on this machine replicate, and find everything again after a restart', async () => {
+  const members = { 1: '127.0.0.1:17451', 2: '127.0.0.1:17452', 3: '127.0.0.1:17453' };
+  const open = (): Promise<NodeHost[]> =>
+    Promise.all(
+      [1, 2, 3].map(async (id) => {
+        const host = await NodeHost.open({ dir: `${root}/host-${id}`, raftAddress: members[id as 1], rttMs: 10 });
+        await host.startReplica({ shardId: 1, replicaId: id, members }, () => new Journal());
+        return host;
+      }),
+    );
+  let hosts = await open();
+  await Promise.all(hosts.map((host) => host.whenReady(1, { timeoutMs: 30_000 })));
+  const answers = await Promise.all(Array.from({ length: 300 }, (_, i) => hosts[i % 3]!.propose(1, text(`line ${i}`))));
+  assert.equal(new Set(answers).size, 300);
+  await hosts[1]!.requestSnapshot(1);
+  await Promise.all(hosts.map((host) => host.close()));
+  hosts = await open();
+  await Promise.all(hosts.map((host) => host.whenReady(1, { timeoutMs: 30_000 })));
+  const lines = await Promise.all(hosts.map((host) => host.read(1, 'all')));
+  assert.equal((lines[0] as string[]).length, 300);
+  assert.deepEqual(lines[1], lines[0]);
+  assert.deepEqual(lines[2], lines[0]);
+  await Promise.all(hosts.map((host) => host.close()));
+});
+
+test('a directory that others may reach is refused', async () => {
+  const dir = `${root}/open`;
+  await env.fs.makeDirectory(dir);
+  chmodSync(dir, 0o755);
+  await assert.rejects(NodeHost.open({ dir, raftAddress: '127.0.0.1:17454' }), { code: 'ERR_DIR_PERMISSIONS' });
+});

@@ -1,0 +1,141 @@
+/** The program as a process: flags, a directory in use, signals, and what a kill leaves. */
+import assert from 'node:assert/strict';
+import { fork, spawnSync, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+const root = mkdtempSync(join(tmpdir(), 'drakkar-process-'));
+after(() => rmSync(root, { recursive: true, force: true }));
+
+const FLAGS = [
+  '--replica-id',
+  '1',
+  '--peers',
+  '1=127.0.0.1:17441',
+  '--http',
+  '127.0.0.1:0',
+  '--election-rtt',
+  '11',
+  '--shards',
+  '2',
+];
+
+function run(...args: string[]): { status: number | null; output: string } {
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['--conditions=drakkar-source', MAIN, ...args], {
+    encoding: 'utf8',
+  });
+  return { status, output: stdout + stderr };
+}
+
+async function start(dir: string): Promise<{ child: ChildProcess; url: string; exited: Promise<unknown[]> }> {
+  const child = fork(MAIN, ['--dir', dir, ...FLAGS], {
+    execArgv: ['--conditions=drakkar-source'],
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+  });
+  const exited = once(child, 'exit');
+  const [message] = (await Promise.race([once(child, 'message'), exited])) as [{ url: string }];
+  assert.ok(message?.url, 'the server ended at once');
+  return { child, url: message.url, exited };
+}
+
+test('--help tells the flags and ends with 0', () => {
+  const { status, output } = run('--help');
+  assert.equal(status, 0);
+  for (const flag of ['--dir', '--replica-id', '--peers', '--http', '--shards']) assert.ok(output.includes(flag), flag);
+});
+
+const wrong: [what: string, args: string[], message: RegExp][] = [
+  ['no flags', [], /required option '--dir <path>'/],
+  ['an unknown flag', ['--dir', 'x', ...FLAGS, '--verbose'], /unknown option '--verbose'/],
+  [
+    'a replica that is no peer',
+    ['--dir', 'x', '--replica-id', '4', '--peers', '1=a:1'],
+    /--replica-id 4 is not among --peers/,
+  ],
+  ['a malformed peer', ['--dir', 'x', '--replica-id', '1', '--peers', '1:a'], /--peers/],
+  ['a level that is none', ['--dir', 'x', ...FLAGS, '--log-level', 'loud'], /Expected one of/],
+];
+
+for (const [what, args, message] of wrong) {
+  test(`${what} ends with 2 and a message`, () => {
+    const { status, output } = run(...args);
+    assert.equal(status, 2, output);
+    assert.match(output, message);
+  });
+}
+
+test('data outlives SIGKILL and SIGTERM; SIGTERM ends with 0', async () => {
+  const dir = join(root, 'kept');
+  const first = await start(dir);
+  const put = await fetch(`${first.url}/kv/a?timeoutMs=20000`, { method: 'PUT', body: 'one' });
+  assert.equal(put.status, 200, await put.text());
+  first.child.kill('SIGKILL');
+  await first.exited;
+  const second = await start(dir);
+  assert.equal(await (await fetch(`${second.url}/kv/a?timeoutMs=20000`)).text(), 'one');
+  await fetch(`${second.url}/kv/b`, { method: 'PUT', body: 'two' });
+  second.child.kill('SIGTERM');
+  assert.deepEqual(await second.exited, [0, null]);
+  const third = await start(dir);
+  assert.equal(await (await fetch(`${third.url}/kv/b?timeoutMs=20000`)).text(), 'two');
+  third.child.disconnect();
+  assert.deepEqual(await third.exited, [0, null], 'a server whose parent is gone stops');
+});
+
+test('a directory in use by a living process is refused with 1 and says whose it is', async () => {
+  const dir = join(root, 'locked');
+  const { child, exited } = await start(dir);
+  const { status, output } = run(
+    '--dir',
+    dir,
+    '--replica-id',
+    '1',
+    '--peers',
+    '1=127.0.0.1:17442',
+    '--http',
+    '127.0.0.1:0',
+  );
+  assert.equal(status, 1);
+  assert.match(output, new RegExp(`ERR_DIR_LOCKED: .*process ${child.pid}`));
+  child.kill('SIGTERM');
+  await exited;
+});
+
+test('a taken Raft or HTTP port is refused with 1', async () => {
+  const { child, url, exited } = await start(join(root, 'port'));
+  const raft = run('--dir', join(root, 'port-2'), ...FLAGS);
+  assert.equal(raft.status, 1);
+  assert.match(raft.output, /ERR_ADDRESS_IN_USE: 127\.0\.0\.1:17441 is in use/);
+  const http = run(
+    '--dir',
+    join(root, 'port-3'),
+    '--replica-id',
+    '1',
+    '--peers',
+    '1=127.0.0.1:17443',
+    '--http',
+    url.slice(7),
+  );
+  assert.equal(http.status, 1);
+  assert.match(http.output, /is in use by another process; choose another --http/);
+  child.kill('SIGTERM');
+  await exited;
+});
+
+test('a damaged identity is refused with 1 and left as it is', async () => {
+  const dir = join(root, 'damaged');
+  const { child, exited } = await start(dir);
+  child.kill('SIGTERM');
+  await exited;
+  const path = join(dir, 'identity.json');
+  writeFileSync(path, '{"format":');
+  const { status, output } = run('--dir', dir, ...FLAGS);
+  assert.equal(status, 1);
+  assert.match(output, /ERR_DIR_CORRUPT: .*identity\.json is damaged/);
+  assert.equal(readFileSync(path, 'utf8'), '{"format":');
+});
