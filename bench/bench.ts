@@ -26,7 +26,7 @@ const command = new Command('npm run bench --')
   .option('--warm-ms <n>', 'time before the measurement', number(0, 600_000), 2000)
   .option('--duration-ms <n>', 'time of the measurement', number(100, 600_000), 5000)
   .option('--snapshot-entries <n>', 'entries between automatic snapshots', number(0, 1e9), 1_000_000)
-  .option('--profile <dir>', 'write CPU profiles of the hosts there', '')
+  .option('--profile <dir>', 'write CPU and allocation profiles of the hosts there', '')
   .option('--json', 'one JSON object on the last line', false);
 command.parse();
 const { json, ...options } = command.opts<BenchOptions & { json: boolean }>();

@@ -3,6 +3,7 @@
  * goes over the library's public API.
  */
 import { NodeHost, type ShardHandle } from 'drakkar';
+import { sampleAllocations } from './allocations.ts';
 import { startClients, type Load } from './clients.ts';
 import { makeStore } from './kv.ts';
 import type { BenchOptions, HostSample } from './options.ts';
@@ -63,9 +64,11 @@ async function measure(): Promise<HostSample> {
   const load = startClients(handles, options, 12345 + replicaId);
   await pause(options.warmMs);
   load.samples = 0;
+  const sampling = options.profile === '' ? undefined : await sampleAllocations();
   const before = snapshot(load);
   await pause(options.durationMs);
   const after = snapshot(load);
+  await sampling?.stop(`${options.profile}/host-${replicaId}.allocations.tsv`);
   const sorted = load.latencies.slice(0, Math.min(load.samples, load.latencies.length)).sort();
   load.isStopped = true;
   const quantile = (share: number): number => sorted[Math.floor(sorted.length * share)] ?? 0;

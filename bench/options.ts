@@ -21,7 +21,7 @@ export interface BenchOptions {
   readonly durationMs: number;
   /** Entries between automatic snapshots. */
   readonly snapshotEntries: number;
-  /** Directory for CPU profiles of the hosts, or empty. */
+  /** Directory for CPU and allocation profiles of the hosts, or empty. */
   readonly profile: string;
 }
 

@@ -256,23 +256,24 @@ export class NodeHost {
     const { raft } = replica;
     if (raft.leaderId === targetReplicaId) return;
     if (raft.leaderId === 0) throw new DrakkarError('ERR_NO_LEADER', `shard ${shardId} has no leader at the moment`);
+    const done = new AbortController();
     const ended = raft.isLeader
       ? this.engine.transfers.wait(replica, targetReplicaId)
-      : this.untilLeader(replica, targetReplicaId);
+      : this.untilLeader(replica, targetReplicaId, done.signal);
     ended.catch(() => {});
     raft.transferLeader(targetReplicaId);
     this.engine.markReady(replica);
-    await this.within(ended, options, 'the transfer may go on');
+    await this.within(ended, options, 'the transfer may go on').finally(() => done.abort());
   }
 
-  private untilLeader(replica: Replica, leaderId: number): Promise<void> {
+  /** A leader elsewhere is only watched: how the transfer ends there, this host is not told. */
+  private untilLeader(replica: Replica, leaderId: number, signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       const listener: HostListener<'leaderChanged'> = (event) => {
-        if (event.shardId !== replica.shardId || event.leaderId !== leaderId) return;
-        this.events.off('leaderChanged', listener);
-        resolve();
+        if (event.shardId === replica.shardId && event.leaderId === leaderId) resolve();
       };
       this.events.on('leaderChanged', listener);
+      signal.addEventListener('abort', () => this.events.off('leaderChanged', listener), { once: true });
     });
   }
 

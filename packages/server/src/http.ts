@@ -250,7 +250,7 @@ function status({ host, store }: HttpContext): object {
   };
 }
 
-/** Healthy: every replica runs, knows a leader, and has applied what is committed and durable here. */
+/** Healthy: the host's log works, and every replica runs and knows a leader. */
 function checkHealth(host: NodeHost): { healthy: boolean; problems: string[] } {
   const problems: string[] = [];
   if (host.failed !== undefined) problems.push(host.failed.message);

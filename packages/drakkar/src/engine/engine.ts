@@ -7,19 +7,17 @@
  */
 import { DrakkarError } from '../errors.ts';
 import type { Env, Timer } from '../env/env.ts';
-import { BlockHeader, writeBlockHeader } from '../wire/block.ts';
 import type { BlockPlace } from '../wire/block-ref.ts';
-import { FrameType } from '../wire/frame.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
-import type { LogDb, LogSink, RecoveredShard, ShardState } from '../wal/logdb.ts';
+import type { LogDb, LogSink, RecoveredShard } from '../wal/logdb.ts';
 import type { HostIdentity, InboundSession, Peer, SnapshotHeader, Transport } from '../transport/transport.ts';
 import type { EventSink } from './events.ts';
 import { Inbound } from './inbound.ts';
 import { Incarnations } from './incarnation.ts';
 import { APPLY_BUDGET_MS, INBOUND_PENDING_BYTES_MAX, LOG_PENDING_BYTES_MAX, PINNED_BYTES_MAX } from './limits.ts';
 import { fetchBlocks } from './log-reader.ts';
-import type { BlockBuffer } from './open-block.ts';
 import { Outbound } from './outbound.ts';
+import { parkReplica, stateOf } from './parking.ts';
 import type { Replica } from './replica.ts';
 import type { ReplicaOutbox } from './replica-outbox.ts';
 import { Snapshots } from './snapshots.ts';
@@ -140,27 +138,11 @@ export class Engine implements LogSink {
     replica.end(error);
     this.transfers.end(replica, error);
     if (this.failure === undefined) await this.whenDurable(replica, replica.raft.writeNumber);
-    this.parked.set(replica.shardId, this.park(replica));
+    this.parked.set(replica.shardId, parkReplica(replica));
     this.replicas.delete(replica.shardId);
     this.outboxes.delete(replica);
     await replica.rsm.close();
     this.events.emit('replicaStopped', { shardId: replica.shardId, replicaId: replica.replicaId });
-  }
-
-  /** What a later start in this process finds, as if the log had just been read. */
-  private park(replica: Replica): RecoveredShard {
-    const blocks = [...replica.raft.log.blocks()];
-    for (const ref of blocks) ref.dropBytes();
-    const { raft } = replica;
-    // Only what is durable counts: a stop must not know more than a crash would leave.
-    const durable = blocks.filter((ref) => ref.place !== undefined);
-    const isWhole = durable.length === blocks.length;
-    return {
-      state: this.stateOf(replica),
-      blocks: durable,
-      commitIndex: isWhole ? raft.commitIndex : Math.min(raft.commitIndex, raft.durableIndex),
-      failure: replica.failure,
-    };
   }
 
   /** A broken invariant, a throwing state machine or a damaged log: this shard stops here, the others live on. */
@@ -277,48 +259,14 @@ export class Engine implements LogSink {
     );
   }
 
-  /** Passes proposals on to the leader at `peer`; false when they did not leave. */
-  forward(replica: Replica, peer: Peer, block: BlockBuffer): boolean {
-    forwarding.lengthBytes = block.lengthBytes;
-    forwarding.count = block.count;
-    forwarding.shardId = replica.shardId;
-    forwarding.term = replica.raft.term;
-    forwarding.senderTerm = replica.raft.term;
-    forwarding.prevTerm = 0;
-    forwarding.firstIndex = 1; // means nothing here
-    forwarding.commitIndex = 0;
-    forwarding.senderId = replica.replicaId;
-    forwarding.flags = 0;
-    writeBlockHeader(block.u32, 0, forwarding);
-    return this.outbound.sendWords(peer, FrameType.Forward, block.u32, block.endWord, 1);
-  }
-
   // The log.
 
   appendState(replica: Replica, resetsLog: boolean): void {
     this.inbound.packAccepted();
     this.outbound.flushBlocks();
-    this.log.appendState(this.stateOf(replica), resetsLog || replica.raft.restoreReset);
+    this.log.appendState(stateOf(replica), resetsLog || replica.raft.restoreReset);
     this.touch(replica);
     this.scheduleTurn();
-  }
-
-  stateOf(replica: Replica): ShardState {
-    const { term, vote, commitIndex } = replica.raft.hardState();
-    const { compactedIndex, compactedTerm } = replica.raft.log;
-    return {
-      shardId: replica.shardId,
-      replicaId: replica.replicaId,
-      term,
-      vote,
-      commitIndex,
-      snapshotIndex: replica.snapshotIndex,
-      snapshotTerm: replica.snapshotTerm,
-      compactedIndex,
-      compactedTerm,
-      bootstrap: replica.bootstrap,
-      pins: replica.pins,
-    };
   }
 
   /** Resolves when the replica's write is durable, or when it never will be. */
@@ -493,5 +441,3 @@ export class Engine implements LogSink {
     this.outbound.close();
   }
 }
-
-const forwarding = new BlockHeader();

@@ -7,10 +7,11 @@ import { BlockRef } from '../wire/block-ref.ts';
 import { BLOCK_HEADER_WORDS, BlockHeader, writeBlockHeader } from '../wire/block.ts';
 import { ENTRY_MAX_BYTES } from '../wire/limits.ts';
 import { EntryType, skipEntries, type SessionFields } from '../wire/entry.ts';
+import { FrameType } from '../wire/frame.ts';
 import type { Membership } from '../wire/membership.ts';
 import type { Message } from '../wire/message.ts';
 import type { Raft } from '../raft/raft.ts';
-import { ApplyStatus, type ApplySink } from '../rsm/apply-sink.ts';
+import { ApplyStatus, errorOfStatus, type ApplySink } from '../rsm/apply-sink.ts';
 import type { Rsm } from '../rsm/rsm.ts';
 import type { Snapshotter } from '../rsm/snapshotter.ts';
 import type { Result } from '../rsm/state-machine.ts';
@@ -217,11 +218,6 @@ export class Replica implements ApplySink {
     return promise;
   }
 
-  /** Gives up waiting for the proposal that `propose` was just called for: its outcome stays unknown. */
-  abandon(sequence: number, error: DrakkarError): void {
-    this.pending.fail(sequence, error);
-  }
-
   read(query: unknown, timeoutTicks: number): Promise<unknown> {
     if (this.status !== 'running') return Promise.reject(this.unavailable());
     if (!this.reads.hasRoom) return Promise.reject(this.busy('too many reads wait for their answers'));
@@ -299,7 +295,7 @@ export class Replica implements ApplySink {
   private passOn(): void {
     const leader = this.raft.leaderId === 0 ? undefined : this.peerOf(this.raft.leaderId);
     for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take()) {
-      if (leader === undefined || !this.engine.forward(this, leader, block)) {
+      if (leader === undefined || !this.forward(leader, block)) {
         const error = new DrakkarError(
           'ERR_NOT_LEADER',
           `shard ${this.shardId} lost its leader before the proposal left this host; try again`,
@@ -308,6 +304,21 @@ export class Replica implements ApplySink {
       }
       this.openBlock.recycle(block);
     }
+  }
+
+  /** Passes proposals on to the leader at `peer`; false when they did not leave. */
+  private forward(peer: Peer, block: BlockBuffer): boolean {
+    sealing.lengthBytes = block.lengthBytes;
+    sealing.count = block.count;
+    sealing.shardId = this.shardId;
+    sealing.term = sealing.senderTerm = this.raft.term;
+    sealing.prevTerm = 0;
+    sealing.firstIndex = 1; // means nothing here
+    sealing.commitIndex = 0;
+    sealing.senderId = this.replicaId;
+    sealing.flags = 0;
+    writeBlockHeader(block.u32, 0, sealing);
+    return this.engine.outbound.sendWords(peer, FrameType.Forward, block.u32, block.endWord, 1);
   }
 
   private askReads(): void {
@@ -417,22 +428,5 @@ export class Replica implements ApplySink {
     this.reads.failAll(unsealed);
     this.held.length = 0;
     this.stopController.abort(error);
-  }
-}
-
-function errorOfStatus(status: ApplyStatus, shardId: number): DrakkarError {
-  switch (status) {
-    case ApplyStatus.SessionNotFound:
-      return new DrakkarError(
-        'ERR_SESSION_NOT_FOUND',
-        `the session is unknown to shard ${shardId}: it was closed, or evicted after too long without use`,
-      );
-    case ApplyStatus.SessionResponded:
-      return new DrakkarError(
-        'ERR_SESSION_RESPONDED',
-        `the session has already acknowledged an answer for this series in shard ${shardId}`,
-      );
-    default:
-      return new DrakkarError('ERR_REJECTED', `shard ${shardId} rejected the entry`);
   }
 }

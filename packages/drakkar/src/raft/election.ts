@@ -180,3 +180,32 @@ function hasWon(raft: Raft): boolean {
   }
   return granted >= raft.quorum;
 }
+
+// Terms of messages.
+
+/** Gives false when the message must be ignored. Otherwise its higher term is adopted, unless it is only a pre-vote's. */
+export function admitHigherTerm(raft: Raft, message: Message): boolean {
+  const { type } = message;
+  const isVoteRequest = type === MessageType.RequestVote || type === MessageType.RequestPreVote;
+  if (isVoteRequest && (message.flags & MESSAGE_TRANSFER) === 0) {
+    // A leader was heard of just now: whoever asks cannot hear it, and must not disturb (thesis §6.2, §9.6).
+    const { checkQuorum, electionTicks } = raft.config;
+    if (checkQuorum && raft.leaderId !== 0 && raft.electionElapsed < electionTicks) return false;
+  }
+  if (type === MessageType.RequestPreVote) return true;
+  // The answer to a pre-vote carries the term that was asked for.
+  if (type === MessageType.RequestPreVoteResponse && !message.rejected) return true;
+  const fromLeader =
+    type === MessageType.Heartbeat || type === MessageType.TimeoutNow || type === MessageType.ReadIndexResponse;
+  // A vote request leaves the election timer alone, so that a hopeless candidate cannot keep others from campaigning.
+  const elapsed = raft.electionElapsed;
+  becomeFollower(raft, message.term, fromLeader ? message.from : 0);
+  if (type === MessageType.RequestVote) raft.electionElapsed = elapsed;
+  return true;
+}
+
+/** An answer with our term frees a leader or candidate that does not know it is outdated (etcd's stuck candidate). */
+export function answerLowerTerm(raft: Raft, message: Message): void {
+  if (message.type === MessageType.Heartbeat) raft.send(MessageType.Noop, message.from);
+  else if (message.type === MessageType.RequestPreVote) rejectPreVote(raft, message.from);
+}

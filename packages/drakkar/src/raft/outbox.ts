@@ -36,3 +36,14 @@ export interface Outbox {
   /** A member acknowledged less than it had before: its disk lost what it promised (F6, F19). It is not counted any more. */
   memberRegressed(replicaId: number): void;
 }
+
+/** What a kind of message may say besides who speaks to whom. */
+export interface MessageFields {
+  flags: number;
+  term: number;
+  logIndex: number;
+  logTerm: number;
+  commit: number;
+  hint: number;
+  hintHigh: number;
+}

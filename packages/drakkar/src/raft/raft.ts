@@ -10,14 +10,14 @@ import { invariant } from '../errors.ts';
 import type { BlockHeader } from '../wire/block.ts';
 import type { BlockPlace, BlockRef } from '../wire/block-ref.ts';
 import type { Membership } from '../wire/membership.ts';
-import { Message, MessageType, MESSAGE_TRANSFER } from '../wire/message.ts';
+import { Message, MessageType } from '../wire/message.ts';
 import type { RaftConfig } from './config.ts';
 import * as election from './election.ts';
 import * as following from './following.ts';
 import * as leading from './leading.ts';
 import { RaftLog } from './log.ts';
 import { Member } from './member.ts';
-import type { Outbox } from './outbox.ts';
+import type { MessageFields, Outbox } from './outbox.ts';
 import { quorumOf } from './quorum.ts';
 import { LeaderReads } from './read-index.ts';
 import { OutstandingWrites } from './writes.ts';
@@ -187,9 +187,9 @@ export class Raft {
   /** A message that was checked to be for this shard and this replica. */
   step(message: Message): void {
     if (message.term > this.term) {
-      if (!this.admitHigherTerm(message)) return;
+      if (!election.admitHigherTerm(this, message)) return;
     } else if (message.term < this.term) {
-      this.answerLowerTerm(message);
+      election.answerLowerTerm(this, message);
       return;
     }
     switch (message.type) {
@@ -228,34 +228,6 @@ export class Raft {
         break; // a noop has said all with its term
     }
     this.persistIfDirty();
-  }
-
-  /** Gives false when the message must be ignored. Otherwise the term is adopted, unless it is only a pre-vote's. */
-  private admitHigherTerm(message: Message): boolean {
-    const { type } = message;
-    const isVoteRequest = type === MessageType.RequestVote || type === MessageType.RequestPreVote;
-    if (isVoteRequest && (message.flags & MESSAGE_TRANSFER) === 0) {
-      // A leader was heard of just now: whoever asks cannot hear it, and must not disturb (thesis §6.2, §9.6).
-      const inLease =
-        this.config.checkQuorum && this.leaderId !== 0 && this.electionElapsed < this.config.electionTicks;
-      if (inLease) return false;
-    }
-    if (type === MessageType.RequestPreVote) return true;
-    // The answer to a pre-vote carries the term that was asked for.
-    if (type === MessageType.RequestPreVoteResponse && !message.rejected) return true;
-    const fromLeader =
-      type === MessageType.Heartbeat || type === MessageType.TimeoutNow || type === MessageType.ReadIndexResponse;
-    // A vote request leaves the election timer alone, so that a hopeless candidate cannot keep others from campaigning.
-    const elapsed = this.electionElapsed;
-    election.becomeFollower(this, message.term, fromLeader ? message.from : 0);
-    if (type === MessageType.RequestVote) this.electionElapsed = elapsed;
-    return true;
-  }
-
-  /** An answer with our term frees a leader or candidate that does not know it is outdated (etcd's stuck candidate). */
-  private answerLowerTerm(message: Message): void {
-    if (message.type === MessageType.Heartbeat) this.send(MessageType.Noop, message.from);
-    else if (message.type === MessageType.RequestPreVote) election.rejectPreVote(this, message.from);
   }
 
   // A follower's blocks.
@@ -465,16 +437,6 @@ export class Raft {
     message.hintHigh = fields.hintHigh ?? 0;
     this.outbox.send(message, this.stateWrite);
   }
-}
-
-export interface MessageFields {
-  flags: number;
-  term: number;
-  logIndex: number;
-  logTerm: number;
-  commit: number;
-  hint: number;
-  hintHigh: number;
 }
 
 const NO_FIELDS: Partial<MessageFields> = {};

@@ -1,4 +1,5 @@
 /** Who hears what became of applied entries. */
+import { DrakkarError } from '../errors.ts';
 import type { Result } from './state-machine.ts';
 
 export const ApplyStatus = {
@@ -16,4 +17,22 @@ export interface ApplySink {
   readonly nonce: number;
   /** Called in log order for each own entry, commands, sessions and no-ops alike. */
   applied(sequence: number, index: number, status: ApplyStatus, result: Result): void;
+}
+
+/** What the caller of an entry that was not applied is told. */
+export function errorOfStatus(status: ApplyStatus, shardId: number): DrakkarError {
+  switch (status) {
+    case ApplyStatus.SessionNotFound:
+      return new DrakkarError(
+        'ERR_SESSION_NOT_FOUND',
+        `the session is unknown to shard ${shardId}: it was closed, or evicted after too long without use`,
+      );
+    case ApplyStatus.SessionResponded:
+      return new DrakkarError(
+        'ERR_SESSION_RESPONDED',
+        `the session has already acknowledged an answer for this series in shard ${shardId}`,
+      );
+    default:
+      return new DrakkarError('ERR_REJECTED', `shard ${shardId} rejected the entry`);
+  }
 }
