@@ -34,7 +34,7 @@ export async function sampleAllocations(): Promise<AllocationSampling> {
         bytes.set(name, (bytes.get(name) ?? 0) + node.selfSize);
         for (const child of node.children) visit(child);
       };
-      visit(profile.head as ProfileNode);
+      visit(profile.head);
       const lines = [...bytes].sort((a, b) => b[1] - a[1]).filter(([, size]) => size > 0);
       writeFileSync(path, lines.map(([name, size]) => `${size}\t${name}\n`).join(''));
     },

@@ -28,7 +28,7 @@ async function lines(child: ChildProcess, count: number): Promise<string[]> {
 test('the embedding example of the README is the file in examples, in 25 lines', () => {
   const [, block] = /```ts\n([\s\S]*?)```/.exec(read('README.md'))!;
   assert.equal(block, read(EXAMPLE));
-  const count = block!
+  const count = block
     .trimEnd()
     .split('\n')
     .filter((line) => line.trim() !== '').length;
@@ -49,8 +49,8 @@ test('the example runs as three processes, twice, and remembers', { timeout: 120
     for (const child of children) child.kill('SIGINT');
     for (const [code] of await Promise.all(codes)) assert.equal(code, 0);
     return printed.map(([written, seen]) => {
-      const [, total] = /^written: (\d+)$/.exec(written!)!;
-      const [, value] = /^read: (\d+)$/.exec(seen!)!;
+      const [, total] = /^written: (\d+)$/.exec(written)!;
+      const [, value] = /^read: (\d+)$/.exec(seen)!;
       assert.ok(Number(value) >= Number(total));
       return Number(total);
     });
@@ -63,10 +63,10 @@ test('the example runs as three processes, twice, and remembers', { timeout: 120
 test('every command the README names is a script, and every file it links to is there', () => {
   const readme = read('README.md');
   const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
-  const commands = [...readme.matchAll(/npm run ([\w:]+)/g)].map(([, name]) => name!);
+  const commands = [...readme.matchAll(/npm run ([\w:]+)/g)].map(([, name]) => name);
   assert.ok(commands.length > 2);
   for (const name of commands) assert.ok(name in scripts, `npm run ${name}`);
-  for (const [, link] of readme.matchAll(/\]\((?!https?:|#)([^)#]+)/g)) assert.ok(existsSync(join(root, link!)), link);
+  for (const [, link] of readme.matchAll(/\]\((?!https?:|#)([^)#]+)/g)) assert.ok(existsSync(join(root, link)), link);
 });
 
 test('every error code has its place in docs/errors.md, in the order of the table', () => {

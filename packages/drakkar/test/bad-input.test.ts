@@ -252,8 +252,8 @@ test('a damaged snapshot is refused at the start, and other shards start', async
   await cluster.close();
   const { disk } = cluster.machineOf.get(1)!;
   const [image] = disk.paths().filter((path) => path.endsWith('.snapshot'));
-  disk.edit(image!, (bytes) => {
-    bytes[bytes.length >> 1]! ^= 4;
+  disk.edit(image, (bytes) => {
+    bytes[bytes.length >> 1] ^= 4;
   });
   await cluster.open(1);
   await assert.rejects(cluster.startReplica(1, 1), is('ERR_SNAPSHOT_CORRUPT', /./));
@@ -284,7 +284,7 @@ test('a damaged log fails its replicas with a clear error; the host opens, and t
   cluster.kill(damaged);
   const { disk } = cluster.machineOf.get(damaged)!;
   disk.edit('data/engine-0/wal/0000000000000001.wal', (bytes) => {
-    bytes[4096 * 3 + 50]! ^= 1;
+    bytes[4096 * 3 + 50] ^= 1;
   });
   await cluster.open(damaged);
   await assert.rejects(cluster.startReplica(damaged, 1), is('ERR_LOG_CORRUPT', /is damaged at byte/));
@@ -345,12 +345,12 @@ const strangers: [what: string, bytes: Uint8Array, reason: string][] = [
   ['another protocol', text('GET / HTTP/1.1\r\nHost: a\r\n\r\n'), 'bad-hello'],
   ['a huge frame before its HELLO', new Uint8Array(Uint32Array.of(1 << 30, 0, 0, 0).buffer), 'bad-hello'],
   ['a frame of no length', new Uint8Array(64), 'bad-hello'],
-  ['a garbled HELLO', helloWith((bytes) => (bytes[40]! ^= 1)), 'bad-hello'],
+  ['a garbled HELLO', helloWith((bytes) => (bytes[40] ^= 1)), 'bad-hello'],
   ['another frame in place of a HELLO', sealed(FrameType.Messages, 20, 1), 'bad-hello'],
   ['nothing at all', new Uint8Array(0), 'hello-timeout'],
   ['half a HELLO', hello().subarray(0, 30), 'hello-timeout'],
   ['a huge frame', Buffer.concat([hello(), new Uint8Array(Uint32Array.of(1 << 30, 0, 0, 0).buffer)]), 'bad-frame'],
-  ['a garbled frame', Buffer.concat([hello(), helloWith((bytes) => (bytes[20]! ^= 1))]), 'bad-frame'],
+  ['a garbled frame', Buffer.concat([hello(), helloWith((bytes) => (bytes[20] ^= 1))]), 'bad-frame'],
   ['a frame of an unknown type', Buffer.concat([hello(), sealed(99 as FrameType, 4, 1)]), 'bad-frame'],
   ['a frame of the log', Buffer.concat([hello(), sealed(FrameType.Records, 30, 1)]), 'bad-frame'],
   ['messages that are none', Buffer.concat([hello(), sealed(FrameType.Messages, 20, 1)]), 'bad-frame'],

@@ -112,9 +112,9 @@ test('three hosts on this machine replicate, and find everything again after a r
     );
   let hosts = await open();
   await Promise.all(hosts.map((host) => host.whenReady(1, { timeoutMs: 30_000 })));
-  const answers = await Promise.all(Array.from({ length: 300 }, (_, i) => hosts[i % 3]!.propose(1, text(`line ${i}`))));
+  const answers = await Promise.all(Array.from({ length: 300 }, (_, i) => hosts[i % 3].propose(1, text(`line ${i}`))));
   assert.equal(new Set(answers).size, 300);
-  await hosts[1]!.requestSnapshot(1);
+  await hosts[1].requestSnapshot(1);
   await Promise.all(hosts.map((host) => host.close()));
   hosts = await open();
   await Promise.all(hosts.map((host) => host.whenReady(1, { timeoutMs: 30_000 })));

@@ -108,7 +108,7 @@ export class Node implements Outbox {
   private storeBlock(block: StoredBlock): void {
     const { blocks } = this.durable;
     while (blocks.length > 0) {
-      const last = blocks[blocks.length - 1]!;
+      const last = blocks[blocks.length - 1];
       if (last.firstIndex + last.count <= block.firstIndex) break;
       blocks.pop();
       if (last.firstIndex < block.firstIndex) blocks.push({ ...last, count: block.firstIndex - last.firstIndex });
@@ -191,7 +191,7 @@ export class Node implements Outbox {
     });
     // The term it speaks of is durable: a leader's always is.
     assert.ok(this.raft.maySpeak, 'a block left before its term was durable');
-    this.cluster.post({ from: this.id, to: this.raft.slots[slot]!, message: undefined, block });
+    this.cluster.post({ from: this.id, to: this.raft.slots[slot], message: undefined, block });
     return true;
   }
 
@@ -200,7 +200,7 @@ export class Node implements Outbox {
   }
 
   sendSnapshot(slot: number): void {
-    this.snapshotsAsked.push(this.raft.slots[slot]!);
+    this.snapshotsAsked.push(this.raft.slots[slot]);
   }
 
   saveState(): void {

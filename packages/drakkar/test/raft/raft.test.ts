@@ -46,7 +46,7 @@ test('a vote is remembered over a crash: the other candidate of the term is refu
   cluster.parcels.length = 0;
   voter.raft.step(messageOf({ type: MessageType.RequestVote, from: 3, term: 4 }));
   voter.flush();
-  assert.equal(cluster.parcels[0]!.message!.rejected, true);
+  assert.equal(cluster.parcels[0].message!.rejected, true);
 });
 
 test('a vote that was not durable at a crash was never given', () => {
@@ -212,7 +212,7 @@ test('an acknowledgement is the lesser of what is durable and what the current l
   const [response] = cluster.parcels.flatMap(({ message }) =>
     message?.type === MessageType.HeartbeatResponse ? [message] : [],
   );
-  assert.equal(response!.logIndex, follower.raft.commitIndex);
+  assert.equal(response.logIndex, follower.raft.commitIndex);
 });
 
 test('a conflicting suffix is replaced, and its acknowledgements are void', () => {

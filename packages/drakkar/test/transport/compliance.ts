@@ -58,7 +58,7 @@ export class TestHost implements TransportHandlers {
 
   onFrame(from: InboundSession, slab: Slab, offset: number): void {
     if (!this.sessions.includes(from)) this.sessions.push(from);
-    const tag = slab.u32[(offset + FRAME_HEADER_BYTES) >>> 2]!;
+    const tag = slab.u32[(offset + FRAME_HEADER_BYTES) >>> 2];
     if (this.badTags.has(tag)) throw new Error('a frame that nobody understands');
     this.tags.push(tag);
   }
@@ -136,7 +136,7 @@ export function transportCompliance(name: string, createPair: () => TestPair): v
       b.tags,
       Array.from({ length: 50 }, (_, i) => i + 1),
     );
-    assert.equal(b.sessions[0]!.identity.raftAddress, 'hosta:7000');
+    assert.equal(b.sessions[0].identity.raftAddress, 'hosta:7000');
     assert.deepEqual(toB.identity, identityOf('hostb'));
     assert.equal(toB.queuedBytes, 0);
     assert.equal(a.transport.counters.framesSent, 50);
@@ -210,11 +210,11 @@ export function transportCompliance(name: string, createPair: () => TestPair): v
     const { pair, b, toB } = await connected();
     pair.send(toB, 1);
     await pair.world.until(() => b.tags.length === 1);
-    b.sessions[0]!.pause();
+    b.sessions[0].pause();
     for (let tag = 2; tag <= 5; tag++) pair.send(toB, tag);
     await pair.world.run(1000);
     assert.deepEqual(b.tags, [1]);
-    b.sessions[0]!.resume();
+    b.sessions[0].resume();
     await pair.world.until(() => b.tags.length === 5);
     assert.deepEqual(b.tags, [1, 2, 3, 4, 5]);
   });
@@ -239,7 +239,7 @@ export function transportCompliance(name: string, createPair: () => TestPair): v
     const { pair, b, toB } = await connected();
     pair.send(toB, 1);
     await pair.world.until(() => b.tags.length === 1);
-    b.sessions[0]!.pause();
+    b.sessions[0].pause();
     const large = frame(9, 4 * 1024 * 1024);
     let taken = 0;
     for (let i = 0; i < 10; i++) if (toB.send(large, 0, large.usedBytes)) taken++;
@@ -253,10 +253,10 @@ export function transportCompliance(name: string, createPair: () => TestPair): v
     const imageBytes = sizes.reduce((sum, size) => sum + size, 0);
     await pair.world.settle(a.transport.sendSnapshot('hostb:7000', { ...HEADER, imageBytes }, pieces(...sizes), never));
     assert.equal(b.snapshots.length, 1);
-    assert.equal(b.snapshots[0]!.from, 'hosta:7000');
-    assert.deepEqual(b.snapshots[0]!.header, { ...HEADER, imageBytes });
-    assert.equal(b.snapshots[0]!.bytes.length, imageBytes);
-    assert.equal(b.snapshots[0]!.bytes[10], 300_000 & 0xff);
+    assert.equal(b.snapshots[0].from, 'hosta:7000');
+    assert.deepEqual(b.snapshots[0].header, { ...HEADER, imageBytes });
+    assert.equal(b.snapshots[0].bytes.length, imageBytes);
+    assert.equal(b.snapshots[0].bytes[10], 300_000 & 0xff);
     assert.equal(a.transport.counters.snapshotsSent, 1);
     assert.equal(b.transport.counters.snapshotsReceived, 1);
   });

@@ -51,8 +51,8 @@ test('F2: damage in front of acknowledged groups fails the shards and deletes no
   for (let index = 1; index <= 6; index++) await log.write({ firstIndex: index });
   const [segment] = log.segments();
   log.machine.kill();
-  log.machine.disk.edit(segment!, (bytes) => {
-    bytes[PAGE * 4 + 100]! ^= 1;
+  log.machine.disk.edit(segment, (bytes) => {
+    bytes[PAGE * 4 + 100] ^= 1;
   });
   const before = log.segments();
   const recovered = await log.open();
@@ -72,15 +72,15 @@ test('F2: every flipped byte of an acknowledged group is noticed', async () => {
   const { lengthBytes } = frameOf({ firstIndex: 1, count: 4 });
   const group = PAGE * 2;
   for (let at = group; at < group + 48 + lengthBytes; at++) {
-    log.machine.disk.edit(segment!, (bytes) => {
-      bytes[at]! ^= 0x10;
+    log.machine.disk.edit(segment, (bytes) => {
+      bytes[at] ^= 0x10;
     });
     const recovered = await log.open();
     assert.equal(recovered.get(1)?.failure?.code, 'ERR_LOG_CORRUPT', `byte ${at - group} of the group`);
     log.machine.kill();
     for (const path of log.segments().slice(1)) log.machine.disk.remove(path);
-    log.machine.disk.edit(segment!, (bytes) => {
-      bytes[at]! ^= 0x10;
+    log.machine.disk.edit(segment, (bytes) => {
+      bytes[at] ^= 0x10;
     });
   }
 });
@@ -96,9 +96,9 @@ test('F2: a damaged segment header in front of a later segment is damage; of a s
   log.machine.kill();
   const spoil = (path: string): void =>
     log.machine.disk.edit(path, (bytes) => {
-      bytes[8]! ^= 1;
+      bytes[8] ^= 1;
     });
-  spoil(second!);
+  spoil(second);
   let recovered = await log.open();
   assert.equal(recovered.get(1)!.failure, undefined);
   assert.equal(describe(recovered.get(1)), '1-1@1');
@@ -106,7 +106,7 @@ test('F2: a damaged segment header in front of a later segment is damage; of a s
   recovered = await log.open();
   assert.equal(recovered.get(1)!.failure, undefined, 'the unused segment was held against a later opening');
   log.machine.kill();
-  spoil(first!);
+  spoil(first);
   recovered = await log.open();
   assert.equal(recovered.get(1)?.failure?.code ?? 'no shard', 'no shard');
 });
@@ -119,7 +119,7 @@ test('F3: a tail of zeros, as a file system leaves it, is a torn tail', async ()
   await log.write({ firstIndex: 2 });
   const [segment] = log.segments();
   log.machine.kill();
-  log.machine.disk.edit(segment!, (bytes) => bytes.fill(0, PAGE * 3));
+  log.machine.disk.edit(segment, (bytes) => bytes.fill(0, PAGE * 3));
   const recovered = await log.open();
   assert.equal(describe(recovered.get(1)), '1-1@1');
   assert.equal(recovered.get(1)!.failure, undefined);
@@ -180,7 +180,7 @@ test('F8: a group that stands in another place than it was written to does not c
   for (let index = 1; index <= 3; index++) await log.write({ firstIndex: index });
   const [segment] = log.segments();
   log.machine.kill();
-  log.machine.disk.edit(segment!, (bytes) => bytes.copyWithin(PAGE * 4, PAGE * 3, PAGE * 4));
+  log.machine.disk.edit(segment, (bytes) => bytes.copyWithin(PAGE * 4, PAGE * 3, PAGE * 4));
   const recovered = await log.open();
   assert.equal(describe(recovered.get(1)), '1-1@1 2-2@1');
 });
@@ -349,7 +349,7 @@ test('a log of a newer format is refused as it is', async () => {
   const [segment] = log.segments();
   log.machine.kill();
   const { readSegmentHeader, writeSegmentHeader } = await import('../../src/wal/layout.ts');
-  log.machine.disk.edit(segment!, (bytes) => {
+  log.machine.disk.edit(segment, (bytes) => {
     const page = bytes.slice(0, PAGE);
     writeSegmentHeader(page, { ...readSegmentHeader(page)!, format: 9 });
     bytes.set(page);
@@ -361,7 +361,7 @@ test('a segment that others may read is refused', async () => {
   const log = new TestLog();
   await log.open();
   log.machine.kill();
-  log.machine.disk.setMode(log.segments()[0]!, 0o644);
+  log.machine.disk.setMode(log.segments()[0], 0o644);
   await assert.rejects(log.open(), { code: 'ERR_DIR_PERMISSIONS' });
 });
 

@@ -62,15 +62,15 @@ test('frames are read back verified; damage since is noticed', async () => {
   await log.open();
   await log.writeState();
   await log.write({ firstIndex: 1 }, { shardId: 2, firstIndex: 9 });
-  const { place } = log.sink.live.get(2)![0]!;
+  const { place } = log.sink.live.get(2)![0];
   const slab = await log.machines.world.settle(log.wal.readFrame(place!));
   assert.equal(blockFirstIndex(slab.u32, place!.blockOffset >>> 2), 9);
   slab.release();
   log.losePower();
   const recovered = await log.open();
-  const again = recovered.get(1)!.blocks[0]!.place!;
-  log.machine.disk.edit(log.segments()[0]!, (bytes) => {
-    bytes[again.frameOffset + 60]! ^= 1;
+  const again = recovered.get(1)!.blocks[0].place!;
+  log.machine.disk.edit(log.segments()[0], (bytes) => {
+    bytes[again.frameOffset + 60] ^= 1;
   });
   await assert.rejects(log.machines.world.settle(log.wal.readFrame(again)), { code: 'ERR_LOG_CORRUPT' });
 });
@@ -124,8 +124,8 @@ test('blocks of an idle shard are moved out of old segments and do not hold them
   assert.equal(describe(recovered.get(2)), '1-3@5 4-5@5 6-6@6');
   assert.equal(recovered.get(2)!.failure, undefined);
   assert.deepEqual([recovered.get(2)!.state.term, recovered.get(2)!.state.vote], [5, 2]);
-  const slab = await log.machines.world.settle(log.wal.readFrame(recovered.get(2)!.blocks[0]!.place!));
-  assert.equal(blockFirstIndex(slab.u32, recovered.get(2)!.blocks[0]!.place!.blockOffset >>> 2), 1);
+  const slab = await log.machines.world.settle(log.wal.readFrame(recovered.get(2)!.blocks[0].place!));
+  assert.equal(blockFirstIndex(slab.u32, recovered.get(2)!.blocks[0].place!.blockOffset >>> 2), 1);
 });
 
 test('a crash at any time while blocks are moved keeps them', async () => {

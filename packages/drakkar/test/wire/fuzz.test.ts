@@ -46,16 +46,16 @@ function mutate(bytes: Uint8Array): void {
     const at = below(bytes.length);
     switch (below(4)) {
       case 0:
-        bytes[at]! ^= 1 << below(8);
+        bytes[at] ^= 1 << below(8);
         break;
       case 1:
         bytes[at] = below(256);
         break;
       case 2:
-        new DataView(bytes.buffer).setUint32(at & ~3 & (bytes.length - 4), NASTY[below(NASTY.length)]!, true);
+        new DataView(bytes.buffer).setUint32(Math.min(at & ~3, (bytes.length & ~3) - 4), NASTY[below(NASTY.length)], true);
         break;
       default:
-        new DataView(bytes.buffer).setUint32(at & ~3 & (bytes.length - 4), random.u32(), true);
+        new DataView(bytes.buffer).setUint32(Math.min(at & ~3, (bytes.length & ~3) - 4), random.u32(), true);
     }
   }
 }
@@ -98,7 +98,7 @@ const words = (bytes: Uint8Array): Uint32Array => new Uint32Array(bytes.buffer, 
 /** Seals the bytes as a frame again, so that what stands behind the checksum is reached. */
 function reseal(bytes: Uint8Array, type: FrameType): boolean {
   if (bytes.length < FRAME_HEADER_BYTES) return false;
-  sealFrame(bytes, words(bytes), 0, bytes.length, type, words(bytes)[3]!);
+  sealFrame(bytes, words(bytes), 0, bytes.length, type, words(bytes)[3]);
   return true;
 }
 
