@@ -44,6 +44,7 @@ const NASTY = [0, 1, 2, 3, 4, 0x7f, 0xff, 0x7fffffff, 0x80000000, 0xffffffff, 0x
 function mutate(bytes: Uint8Array): void {
   for (let left = 1 + below(4); left > 0; left--) {
     const at = below(bytes.length);
+    const wordAt = Math.min(at & ~3, (bytes.length & ~3) - 4);
     switch (below(4)) {
       case 0:
         bytes[at] ^= 1 << below(8);
@@ -52,10 +53,10 @@ function mutate(bytes: Uint8Array): void {
         bytes[at] = below(256);
         break;
       case 2:
-        new DataView(bytes.buffer).setUint32(Math.min(at & ~3, (bytes.length & ~3) - 4), NASTY[below(NASTY.length)], true);
+        new DataView(bytes.buffer).setUint32(wordAt, NASTY[below(NASTY.length)], true);
         break;
       default:
-        new DataView(bytes.buffer).setUint32(Math.min(at & ~3, (bytes.length & ~3) - 4), random.u32(), true);
+        new DataView(bytes.buffer).setUint32(wordAt, random.u32(), true);
     }
   }
 }
