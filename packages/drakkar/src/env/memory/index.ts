@@ -2,55 +2,59 @@
  * Machines in memory: each has a disk of its own and runs one process at a time; all share a network, a clock and a seed. What runs
  * here cannot tell it from a real machine.
  */
-import { silentLogger, type Env, type Logger } from '../env.ts';
+import { silentLogger, type Env, type Logger, type Random } from '../env.ts';
 import { MemoryDisk, type DiskOptions } from './disk.ts';
+import type { Keep } from './image.ts';
 import { MemoryNetwork } from './network.ts';
-import { ProcessScheduler, World } from './world.ts';
+import { Process } from './process.ts';
+import { World } from './world.ts';
 
 export { MemoryDisk, systemError, type DiskFault, type DiskOperation, type DiskOptions } from './disk.ts';
+export { SECTOR_BYTES, type Keep } from './image.ts';
 export { MemoryNetwork } from './network.ts';
+export { Process } from './process.ts';
 export { World, seededRandom } from './world.ts';
 
 export class MemoryMachine {
   readonly name: string;
-  readonly disk: MemoryDisk;
+  disk: MemoryDisk;
+  /** The process that runs here, if one does. */
+  process: Process | undefined;
   private readonly world: World;
   private readonly network: MemoryNetwork;
-  private running: { scheduler: ProcessScheduler; isAlive: boolean } | undefined;
 
-  constructor(world: World, network: MemoryNetwork, name: string, options: DiskOptions) {
+  constructor(world: World, network: MemoryNetwork, name: string, options: DiskOptions = {}) {
     this.world = world;
     this.network = network;
     this.name = name;
-    this.disk = new MemoryDisk(world, options);
+    this.disk = new MemoryDisk(options);
   }
 
   /** The env of a new process on this machine. */
-  boot(logger: Logger = silentLogger): Env {
-    const alive = { scheduler: new ProcessScheduler(this.world), isAlive: true };
-    this.running = alive;
+  boot(logger: Logger = silentLogger, random: Random = this.world.random): Env {
+    const started = new Process(this.world);
+    this.process = started;
     return {
-      clock: this.world,
-      scheduler: alive.scheduler,
-      random: this.world.random,
-      fs: this.disk.mount(() => alive.isAlive),
-      network: this.network.attach(this.name),
+      clock: started,
+      scheduler: started,
+      random,
+      fs: this.disk.mount(started),
+      network: this.network.attach(this.name, started),
       logger,
     };
   }
 
   /** SIGKILL: the process is gone, what it wrote is there. */
   kill(): void {
-    if (this.running === undefined) return;
-    this.running.isAlive = false;
-    this.running.scheduler.end();
-    this.running = undefined;
+    if (this.process === undefined) return;
+    this.process.end();
+    this.process = undefined;
     this.network.detach(this.name);
     this.disk.releaseLocks();
   }
 
-  /** As `kill`, and what was not durable is gone, sector by sector as `keep` says. */
-  losePower(keep?: () => boolean): void {
+  /** As `kill`, and what was not durable is gone, but for what `keep` lets through. */
+  losePower(keep?: Keep): void {
     this.kill();
     this.disk.losePower(keep);
   }

@@ -4,9 +4,12 @@
  */
 import type { Listener, Network, Socket, SocketHandlers } from '../env.ts';
 import { systemError } from './disk.ts';
+import type { Process } from './process.ts';
 import type { World } from './world.ts';
 
 const WRITE_BUFFER_BYTES = 64 * 1024;
+/** Most bytes that arrive in one event. */
+const ARRIVAL_MAX_BYTES = 256 * 1024;
 
 /** Process that dials or listens, as the network knows it. */
 export type HostName = string;
@@ -15,9 +18,15 @@ export class MemoryNetwork {
   readonly world: World;
   /** Virtual milliseconds from one host to another. */
   latencyMs = 0.5;
-  readonly listeners = new Map<string, MemoryListener>();
+  /** The same for each delivery of `length` bytes; `latencyMs` unless it is replaced. */
+  delayOf: (from: HostName, to: HostName, length: number) => number = () => this.latencyMs;
+  /** How many of the bytes that wait arrive together; all unless it is replaced. */
+  portionOf: (length: number) => number = (length) => length;
+  /** May damage what arrives. */
+  spoil: ((from: HostName, to: HostName, bytes: Uint8Array) => void) | undefined;
+  readonly listeners: Map<string, MemoryListener> = new Map();
   private readonly cuts = new Set<string>();
-  readonly sockets = new Set<MemorySocket>();
+  readonly sockets: Set<MemorySocket> = new Set();
   private ephemeralPort = 40_000;
 
   constructor(world: World) {
@@ -25,10 +34,10 @@ export class MemoryNetwork {
   }
 
   /** The network as the process `name` sees it. */
-  attach(name: HostName): Network {
+  attach(name: HostName, owner: Process): Network {
     return {
-      listen: (address, onConnection) => this.listen(name, address, onConnection),
-      connect: (address, handlers) => this.connect(name, address, handlers),
+      listen: (address, onConnection) => this.listen(name, owner, address, onConnection),
+      connect: (address, handlers) => this.connect(name, owner, address, handlers),
     };
   }
 
@@ -42,6 +51,11 @@ export class MemoryNetwork {
     this.cutOneWay(b, a);
   }
 
+  /** Passes again from `from` to `to`; what was held back arrives. */
+  healOneWay(from: HostName, to: HostName): void {
+    if (this.cuts.delete(`${from}>${to}`)) for (const socket of this.sockets) socket.flow();
+  }
+
   /** Everything passes again; what was held back arrives. */
   heal(): void {
     this.cuts.clear();
@@ -52,7 +66,7 @@ export class MemoryNetwork {
     return this.cuts.has(`${from}>${to}`);
   }
 
-  /** Ends all connections between two hosts; they may dial again. */
+  /** Ends all connections between two hosts; they may dial again. What was under way is lost. */
   reset(a: HostName, b: HostName): void {
     for (const socket of [...this.sockets]) {
       if (socket.local === a && socket.remote === b) socket.destroy(systemError('ECONNRESET', `${a} ${b}`));
@@ -62,20 +76,26 @@ export class MemoryNetwork {
   /** The process is gone: its listeners and connections, too. */
   detach(name: HostName): void {
     for (const [address, listener] of this.listeners) if (listener.name === name) this.listeners.delete(address);
-    for (const socket of [...this.sockets]) if (socket.local === name) socket.die();
+    for (const socket of [...this.sockets]) if (socket.local === name) socket.destroy();
   }
 
-  private async listen(name: HostName, address: string, onConnection: (socket: Socket) => void): Promise<Listener> {
+  private async listen(
+    name: HostName,
+    owner: Process,
+    address: string,
+    onConnection: (socket: Socket) => void,
+  ): Promise<Listener> {
     const bound = address.replace(/:0$/, `:${++this.ephemeralPort}`);
     if (this.listeners.has(bound)) throw systemError('EADDRINUSE', bound);
-    const listener = new MemoryListener(this, name, bound, onConnection);
+    const listener = new MemoryListener(this, name, owner, bound, onConnection);
     this.listeners.set(bound, listener);
     return listener;
   }
 
-  private connect(name: HostName, address: string, handlers: SocketHandlers): Socket {
-    const socket = new MemorySocket(this, name, address, handlers);
-    this.world.schedule(this.latencyMs, () => {
+  private connect(name: HostName, owner: Process, address: string, handlers: SocketHandlers): Socket {
+    const socket = new MemorySocket(this, owner, name, address, handlers);
+    const target = this.listeners.get(address)?.name ?? '';
+    this.world.schedule(this.delayOf(name, target, 0), () => {
       const listener = this.listeners.get(address);
       if (listener === undefined) {
         socket.destroy(systemError('ECONNREFUSED', address));
@@ -84,11 +104,14 @@ export class MemoryNetwork {
       // Behind a cut the first packet is lost: the dialler gives up by itself.
       if (this.isCut(name, listener.name) || this.isCut(listener.name, name) || socket.isEnded) return;
       const nobody: SocketHandlers = { onData() {}, onClose() {} };
-      const accepted = new MemorySocket(this, listener.name, `${name}:${++this.ephemeralPort}`, nobody);
+      const remoteAddress = `${name}:${++this.ephemeralPort}`;
+      const accepted = new MemorySocket(this, listener.owner, listener.name, remoteAddress, nobody);
       socket.join(accepted, listener.name);
       accepted.join(socket, name);
-      listener.onConnection(accepted);
-      socket.handlers.onOpen?.();
+      listener.owner.run(() => listener.onConnection(accepted));
+      owner.run(() => {
+        if (!socket.isEnded) socket.handlers.onOpen?.();
+      });
     });
     return socket;
   }
@@ -96,13 +119,21 @@ export class MemoryNetwork {
 
 class MemoryListener implements Listener {
   readonly name: HostName;
+  readonly owner: Process;
   readonly address: string;
   readonly onConnection: (socket: Socket) => void;
   private readonly network: MemoryNetwork;
 
-  constructor(network: MemoryNetwork, name: HostName, address: string, onConnection: (socket: Socket) => void) {
+  constructor(
+    network: MemoryNetwork,
+    name: HostName,
+    owner: Process,
+    address: string,
+    onConnection: (socket: Socket) => void,
+  ) {
     this.network = network;
     this.name = name;
+    this.owner = owner;
     this.address = address;
     this.onConnection = onConnection;
   }
@@ -115,6 +146,8 @@ class MemoryListener implements Listener {
 
 interface Piece {
   readonly bytes: Uint8Array;
+  /** Bytes of it that have arrived. */
+  sent: number;
   readonly written: ((error: Error | null) => void) | undefined;
 }
 
@@ -126,6 +159,7 @@ class MemorySocket implements Socket {
   queuedBytes = 0;
   isEnded = false;
   private readonly network: MemoryNetwork;
+  private readonly owner: Process;
   private other: MemorySocket | undefined;
   private outgoing: Piece[] = [];
   private isFlowing = false;
@@ -133,8 +167,15 @@ class MemorySocket implements Socket {
   private wantsDrain = false;
   private isHalfClosed = false;
 
-  constructor(network: MemoryNetwork, local: HostName, remoteAddress: string, handlers: SocketHandlers) {
+  constructor(
+    network: MemoryNetwork,
+    owner: Process,
+    local: HostName,
+    remoteAddress: string,
+    handlers: SocketHandlers,
+  ) {
     this.network = network;
+    this.owner = owner;
     this.local = local;
     this.remoteAddress = remoteAddress;
     this.handlers = handlers;
@@ -148,13 +189,11 @@ class MemorySocket implements Socket {
   }
 
   write(buffer: Uint8Array, offset: number, length: number, written?: (error: Error | null) => void): boolean {
-    const bytes = buffer.slice(offset, offset + length);
     if (this.isEnded || this.isHalfClosed) {
-      if (written !== undefined)
-        this.network.world.schedule(0, () => written(systemError('EPIPE', this.remoteAddress)));
+      if (written !== undefined) this.owner.defer(() => written(systemError('EPIPE', this.remoteAddress)));
       return false;
     }
-    this.outgoing.push({ bytes, written });
+    this.outgoing.push({ bytes: buffer.slice(offset, offset + length), sent: 0, written });
     this.queuedBytes += length;
     this.flow();
     if (this.queuedBytes <= WRITE_BUFFER_BYTES) return true;
@@ -164,27 +203,53 @@ class MemorySocket implements Socket {
 
   /** Carries on with what waits, if it can travel. */
   flow(): void {
-    const { other } = this;
-    if (this.isFlowing || other === undefined || this.outgoing.length === 0) return;
-    if (this.network.isCut(this.local, this.remote) || other.isPaused) return;
+    if (this.isFlowing || !this.isPassable || this.outgoing.length === 0) return;
     this.isFlowing = true;
-    this.network.world.schedule(this.network.latencyMs, () => {
+    const { network } = this;
+    network.world.schedule(network.delayOf(this.local, this.remote, this.queuedBytes), () => {
       this.isFlowing = false;
-      if (this.network.isCut(this.local, this.remote) || other.isPaused || this.isEnded) return;
-      const pieces = this.outgoing;
-      this.outgoing = [];
-      for (const { bytes, written } of pieces) {
-        this.queuedBytes -= bytes.length;
-        if (!other.isEnded) other.handlers.onData(bytes, 0, bytes.length);
-        written?.(null);
-      }
-      if (this.isHalfClosed && this.outgoing.length === 0) this.destroy();
-      else if (this.wantsDrain && this.queuedBytes === 0) {
-        this.wantsDrain = false;
-        this.handlers.onDrain?.();
-      }
-      this.flow();
+      if (this.isPassable && !this.isEnded) this.arrive();
     });
+  }
+
+  private get isPassable(): boolean {
+    return this.other !== undefined && !this.network.isCut(this.local, this.remote) && !this.other.isPaused;
+  }
+
+  private arrive(): void {
+    const other = this.other!;
+    const waiting = Math.min(this.queuedBytes, ARRIVAL_MAX_BYTES);
+    const bytes = this.take(waiting === 0 ? 0 : Math.max(1, Math.min(waiting, this.network.portionOf(waiting))));
+    this.network.spoil?.(this.local, this.remote, bytes);
+    other.owner.run(() => {
+      if (!other.isEnded && bytes.length > 0) other.handlers.onData(bytes, 0, bytes.length);
+    });
+    if (this.outgoing.length > 0) this.flow();
+    else if (this.isHalfClosed) this.destroy();
+    else if (this.wantsDrain) {
+      this.wantsDrain = false;
+      this.owner.run(() => this.handlers.onDrain?.());
+    }
+  }
+
+  /** The next `length` bytes; who wrote them hears of it. */
+  private take(length: number): Uint8Array {
+    const { outgoing } = this;
+    const all = new Uint8Array(length);
+    let filled = 0;
+    while (filled < length || (outgoing.length > 0 && outgoing[0].bytes.length === 0)) {
+      const piece = outgoing[0];
+      const count = Math.min(length - filled, piece.bytes.length - piece.sent);
+      all.set(piece.bytes.subarray(piece.sent, piece.sent + count), filled);
+      filled += count;
+      piece.sent += count;
+      if (piece.sent < piece.bytes.length) break;
+      outgoing.shift();
+      const { written } = piece;
+      if (written !== undefined) this.owner.run(() => written(null));
+    }
+    this.queuedBytes -= filled;
+    return filled === length ? all : all.subarray(0, filled);
   }
 
   pause(): void {
@@ -198,21 +263,13 @@ class MemorySocket implements Socket {
 
   destroy(error?: Error): void {
     if (this.isEnded) return;
-    const { other } = this;
-    const { world } = this.network;
+    const { other, network } = this;
     this.finish(error);
     if (other === undefined) return;
     // The other end hears of it when the network lets it.
-    world.schedule(this.network.latencyMs, () => {
-      if (!this.network.isCut(this.local, this.remote)) other.finish(undefined);
+    network.world.schedule(network.delayOf(this.local, this.remote, 0), () => {
+      if (!network.isCut(this.local, this.remote)) other.finish(undefined);
     });
-  }
-
-  /** Its process is gone: nothing is called here any more; the other end hears of it. */
-  die(): void {
-    this.handlers = { onData() {}, onClose() {} };
-    this.outgoing = this.outgoing.map(({ bytes }) => ({ bytes, written: undefined }));
-    this.destroy();
   }
 
   private finish(error: Error | undefined): void {
@@ -222,7 +279,7 @@ class MemorySocket implements Socket {
     const lost = this.outgoing;
     this.outgoing = [];
     this.queuedBytes = 0;
-    this.network.world.schedule(0, () => {
+    this.owner.defer(() => {
       for (const { written } of lost) written?.(error ?? systemError('ECONNRESET', this.remoteAddress));
       this.handlers.onClose(error);
     });

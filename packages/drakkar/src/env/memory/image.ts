@@ -1,0 +1,142 @@
+/**
+ * One file or directory of a disk in memory: the bytes as processes see them, as a power cut would leave them, and in order what lies
+ * between the two. Sectors are written whole or not at all.
+ */
+export const SECTOR_BYTES = 512;
+
+/** A write, or a change of size (no bytes), that is not durable yet. */
+export interface Change {
+  readonly position: number;
+  readonly bytes: Uint8Array | undefined;
+}
+
+/** Decides for each sector, name or size whether it reached the disk. */
+export type Keep = () => boolean;
+
+/** Bytes with room to grow. */
+class Growing {
+  bytes: Uint8Array = new Uint8Array(0);
+  sizeBytes = 0;
+
+  put(position: number, bytes: Uint8Array): void {
+    const end = position + bytes.length;
+    if (end > this.bytes.length) this.reserve(Math.max(end, this.bytes.length * 2));
+    this.bytes.set(bytes, position);
+    if (end > this.sizeBytes) this.sizeBytes = end;
+  }
+
+  resize(sizeBytes: number): void {
+    if (sizeBytes > this.bytes.length) this.reserve(sizeBytes);
+    if (sizeBytes < this.sizeBytes) this.bytes.fill(0, sizeBytes, this.sizeBytes);
+    this.sizeBytes = sizeBytes;
+  }
+
+  private reserve(sizeBytes: number): void {
+    const larger = new Uint8Array(sizeBytes);
+    larger.set(this.bytes);
+    this.bytes = larger;
+  }
+
+  copyFrom(other: Growing): void {
+    this.bytes = other.bytes.slice(0, other.sizeBytes);
+    this.sizeBytes = other.sizeBytes;
+  }
+}
+
+export class FileImage {
+  readonly isDirectory: boolean;
+  mode: number;
+  private readonly seen = new Growing();
+  private readonly durable = new Growing();
+  private pending: Change[] = [];
+
+  constructor(isDirectory: boolean) {
+    this.isDirectory = isDirectory;
+    this.mode = isDirectory ? 0o700 : 0o600;
+  }
+
+  get sizeBytes(): number {
+    return this.seen.sizeBytes;
+  }
+
+  /** What a process sees; valid until the next change. */
+  get bytes(): Uint8Array {
+    return this.seen.bytes.subarray(0, this.seen.sizeBytes);
+  }
+
+  get pendingChanges(): number {
+    return this.pending.length;
+  }
+
+  write(position: number, bytes: Uint8Array): Change {
+    const change: Change = { position, bytes };
+    this.pending.push(change);
+    this.seen.put(position, bytes);
+    return change;
+  }
+
+  truncate(sizeBytes: number): void {
+    this.pending.push({ position: sizeBytes, bytes: undefined });
+    this.seen.resize(sizeBytes);
+  }
+
+  makeDurable(change: Change): void {
+    const at = this.pending.indexOf(change);
+    if (at < 0) return;
+    this.pending.splice(at, 1);
+    this.carryOut(change);
+  }
+
+  sync(): void {
+    for (const change of this.pending) this.carryOut(change);
+    this.pending = [];
+  }
+
+  /**
+   * A flush failed: what `keep` lets through is on the disk, the rest never will be, though processes still see it (the page counts as
+   * clean; Rebello et al., ATC 2020). Only `change`, or all.
+   */
+  loseFlush(keep: Keep, change?: Change): void {
+    for (const lost of change === undefined ? this.pending : [change]) this.tear(lost, keep);
+    this.pending = change === undefined ? [] : this.pending.filter((other) => other !== change);
+  }
+
+  losePower(keep: Keep): void {
+    this.loseFlush(keep);
+    this.seen.copyFrom(this.durable);
+  }
+
+  /** What is changed is changed durably, too. */
+  edit(change: (bytes: Uint8Array) => void): void {
+    change(this.bytes);
+    this.pending = [];
+    this.durable.copyFrom(this.seen);
+  }
+
+  clone(): FileImage {
+    const copy = new FileImage(this.isDirectory);
+    copy.mode = this.mode;
+    copy.seen.copyFrom(this.seen);
+    copy.durable.copyFrom(this.durable);
+    copy.pending = [...this.pending];
+    return copy;
+  }
+
+  private tear({ position, bytes }: Change, keep: Keep): void {
+    if (bytes === undefined) {
+      if (keep()) this.durable.resize(position);
+      return;
+    }
+    const end = position + bytes.length;
+    for (let at = position; at < end; ) {
+      const next = Math.min(end, (Math.floor(at / SECTOR_BYTES) + 1) * SECTOR_BYTES);
+      if (keep()) this.durable.put(at, bytes.subarray(at - position, next - position));
+      at = next;
+    }
+  }
+
+  private carryOut({ position, bytes }: Change): void {
+    if (bytes === undefined) this.durable.resize(position);
+    else this.durable.put(position, bytes);
+  }
+}
