@@ -7,9 +7,11 @@ export {
   MemoryMachine,
   MemoryMachines,
   MemoryNetwork,
+  Process,
+  SECTOR_BYTES,
   World,
   seededRandom,
   systemError,
 } from './env/memory/index.ts';
 export { MemoryHub, type MemoryTransportOptions } from './transport/memory.ts';
-export type { DiskFault, DiskOperation, DiskOptions } from './env/memory/index.ts';
+export type { DiskFault, DiskOperation, DiskOptions, Keep } from './env/memory/index.ts';

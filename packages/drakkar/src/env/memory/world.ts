@@ -29,6 +29,8 @@ export class World implements Clock {
   /** A binary heap, earliest first. */
   private readonly events: Event[] = [];
   readonly random: Random;
+  /** Called after every event and the microtasks that followed from it: the place to look whether all is well. */
+  afterEvent: (() => void) | undefined;
 
   constructor(seed = 1) {
     this.random = seededRandom(seed);
@@ -101,6 +103,7 @@ export class World implements Clock {
       const turn = (): void => {
         try {
           settlePromises?.();
+          this.afterEvent?.();
           for (let left = EVENTS_PER_TURN; left > 0; left--) {
             if (isDone()) {
               resolve();
@@ -109,6 +112,7 @@ export class World implements Clock {
             this.handleNext();
             if (settlePromises === undefined) break;
             settlePromises();
+            this.afterEvent?.();
           }
           setImmediate(turn);
         } catch (error) {

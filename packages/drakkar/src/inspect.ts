@@ -1,0 +1,114 @@
+/**
+ * A look into a host for those who check it: the simulator, tools and tests. Read-only, and no promise to anyone else: nothing else may
+ * import it.
+ */
+import type { NodeHost } from './nodehost.ts';
+import type { Engine } from './engine/engine.ts';
+import type { Replica, ReplicaStatus } from './engine/replica.ts';
+import type { Role } from './raft/raft.ts';
+import { BlockHeader, readBlockHeader } from './wire/block.ts';
+import { FRAME_HEADER_WORDS, FrameType, frameCount, frameType } from './wire/frame.ts';
+import { MESSAGE_WORDS, Message, MessageType, readMessage } from './wire/message.ts';
+
+export { BlockHeader, FrameType, Message, MessageType, frameType };
+
+/** What a replica holds right now. Stays readable after its process is gone. */
+export class ReplicaView {
+  private readonly replica: Replica;
+
+  constructor(replica: Replica) {
+    this.replica = replica;
+  }
+
+  get shardId(): number {
+    return this.replica.shardId;
+  }
+
+  get replicaId(): number {
+    return this.replica.replicaId;
+  }
+
+  get status(): ReplicaStatus {
+    return this.replica.status;
+  }
+
+  get role(): Role {
+    return this.replica.raft.role;
+  }
+
+  get leaderId(): number {
+    return this.replica.raft.leaderId;
+  }
+
+  get term(): number {
+    return this.replica.raft.term;
+  }
+
+  get commitIndex(): number {
+    return this.replica.raft.commitIndex;
+  }
+
+  get appliedIndex(): number {
+    return this.replica.raft.appliedIndex;
+  }
+
+  get durableIndex(): number {
+    return this.replica.raft.durableIndex;
+  }
+
+  get lastIndex(): number {
+    return this.replica.raft.log.lastIndex;
+  }
+
+  get compactedIndex(): number {
+    return this.replica.raft.log.compactedIndex;
+  }
+
+  /** Undefined where the log holds nothing. */
+  termAt(index: number): number | undefined {
+    return this.replica.raft.log.termAt(index);
+  }
+}
+
+const views = new WeakMap<Replica, ReplicaView>();
+
+export function engineOf(host: NodeHost): Engine {
+  return host['engine'];
+}
+
+/** The replicas that run on `host`, by shard. */
+export function* replicasOf(host: NodeHost): IterableIterator<ReplicaView> {
+  for (const replica of engineOf(host).replicas.values()) {
+    let view = views.get(replica);
+    if (view === undefined) views.set(replica, (view = new ReplicaView(replica)));
+    yield view;
+  }
+}
+
+/** Calls back for every message or block of a frame; the objects are used again for the next one. */
+export function readFrame(
+  u32: Uint32Array,
+  offset: number,
+  lengthBytes: number,
+  onMessage: (message: Message) => void,
+  onBlock: (header: BlockHeader) => void,
+): void {
+  const word = offset >>> 2;
+  const end = (offset + lengthBytes) >>> 2;
+  const type = frameType(u32, word);
+  let at = word + FRAME_HEADER_WORDS;
+  if (type === FrameType.Messages) {
+    const message = new Message();
+    for (; at < end; at += MESSAGE_WORDS) {
+      readMessage(u32, at, message);
+      onMessage(message);
+    }
+  } else if (type === FrameType.Blocks) {
+    const header = new BlockHeader();
+    for (let left = frameCount(u32, word); left > 0; left--) {
+      readBlockHeader(u32, at, header);
+      onBlock(header);
+      at += header.lengthBytes >>> 2;
+    }
+  }
+}

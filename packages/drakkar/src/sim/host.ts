@@ -1,0 +1,253 @@
+/**
+ * One simulated machine with its disk, and the host that runs on it: started, killed, and started again. Knows which calls wait on its
+ * process, since they never end by themselves when it dies.
+ */
+import type { Env, Logger, Random } from '../env/env.ts';
+import { DrakkarError } from '../errors.ts';
+import type { HostEventMap } from '../events.ts';
+import { engineOf } from '../inspect.ts';
+import { NodeHost } from '../nodehost.ts';
+import type { StateMachine } from '../rsm/state-machine.ts';
+import type { Keep, MemoryDisk, MemoryMachine } from '../testing.ts';
+import { createTcpTransport } from '../transport/tcp.ts';
+import type { Slab } from '../wire/slab.ts';
+import { openWal } from '../wal/wal.ts';
+import type { Dice } from './dice.ts';
+import { watchLog, type StateWatcher } from './log.ts';
+import type { Plan } from './plan.ts';
+import { Disturbance, watchTransport } from './transport.ts';
+import { Violation } from './violation.ts';
+
+/** Before a host that failed, or could not start, is started again. */
+const RESTART_MS = 400;
+/** After it every peer that can be reached has been. */
+const LONG_MS = 300;
+const BACKUPS_MAX = 5;
+export const DATA_DIR = 'data';
+
+/** What a host tells the run. */
+export interface HostOwner {
+  readonly plan: Plan;
+  readonly logger: Logger;
+  createStateMachine(host: SimHost, shardId: number): StateMachine;
+  onSend(host: SimHost, address: string, slab: Slab, offset: number, lengthBytes: number): void;
+  watcherOf(host: SimHost): StateWatcher;
+  note(host: SimHost, what: string, ...details: (number | string)[]): void;
+  count(name: string, by?: number): void;
+  /** Something that no fault explains. */
+  fail(violation: Violation): void;
+  after(delayMs: number, task: () => void): void;
+  nowMs(): number;
+}
+
+/** Refusals that a damaged disk explains. */
+const DAMAGE_CODES: ReadonlySet<string> = new Set(['ERR_LOG_CORRUPT', 'ERR_DIR_CORRUPT', 'ERR_SNAPSHOT_CORRUPT']);
+/** Refusals that pass: the disk is full or fails now, and will not for ever. */
+const PASSING_CODES: ReadonlySet<string> = new Set(['ERR_DISK_FULL', 'ERR_DISK_FAILED']);
+
+export class SimHost {
+  readonly id: number;
+  readonly name: string;
+  readonly machine: MemoryMachine;
+  readonly disturbance: Disturbance = new Disturbance();
+  host: NodeHost | undefined;
+  /** Raised with every process; what belongs to an older one is void. */
+  generation = 0;
+  isDamaged = false;
+  /** Reads of files may fail or lie at the moment: refusals of what was read are explained. */
+  hasReadFaults = false;
+  isStarting = false;
+  isQuarantined = false;
+  /** The newest write to the log that was finished, or failed. */
+  lastLogWrite: { readonly path: string; readonly position: number } | undefined;
+  /** Copies of the disk, oldest first, as the ends of processes left it. */
+  readonly backups: { readonly start: number; readonly disk: MemoryDisk }[] = [];
+  /** Processes that lived long enough for their peers to hear of them. */
+  longStarts = 0;
+  private startedMs = 0;
+  private readonly owner: HostOwner;
+  private readonly dice: Dice;
+  private readonly waiting = new Set<() => void>();
+
+  constructor(id: number, machine: MemoryMachine, owner: HostOwner, dice: Dice) {
+    this.id = id;
+    this.name = machine.name;
+    this.machine = machine;
+    this.owner = owner;
+    this.dice = dice;
+  }
+
+  get address(): string {
+    return `${this.name}:7000`;
+  }
+
+  get isUp(): boolean {
+    return this.host !== undefined && this.host.failed === undefined && !this.isStarting;
+  }
+
+  /** Starts a process; tries again by itself when a passing fault prevents it. */
+  start(): void {
+    if (this.isStarting || this.host !== undefined || this.isQuarantined) return;
+    this.isStarting = true;
+    const generation = ++this.generation;
+    this.startedMs = this.owner.nowMs();
+    this.owner.note(this, 'starts');
+    const random: Random = this.dice.stream(`start ${generation}`);
+    const env = this.machine.boot(this.owner.logger, random);
+    this.open(env, generation).then(
+      () => {
+        if (generation === this.generation) this.isStarting = false;
+      },
+      (error: unknown) => {
+        if (generation === this.generation) this.couldNotStart(error);
+      },
+    );
+  }
+
+  private async open(env: Env, generation: number): Promise<void> {
+    const { plan } = this.owner;
+    const host = await NodeHost.open({
+      dir: DATA_DIR,
+      raftAddress: this.address,
+      rttMs: plan.rttMs,
+      env,
+      logDb: async (context) =>
+        watchLog(await openWal({ ...context, segmentBytes: plan.segmentBytes }), this.owner.watcherOf(this)),
+      transport: (context) =>
+        watchTransport(createTcpTransport(context), {
+          env,
+          pool: context.pool,
+          dice: this.dice.stream('frames'),
+          disturbance: this.disturbance,
+          onSend: (address, slab, offset, lengthBytes) => this.owner.onSend(this, address, slab, offset, lengthBytes),
+          count: (name) => this.owner.count(name),
+        }),
+    });
+    this.host = host;
+    this.listen(host, generation);
+    for (const { shardId, memberIds } of plan.shards) {
+      if (!memberIds.includes(this.id)) continue;
+      // Named at every start, as most programs do.
+      const members = Object.fromEntries(memberIds.map((id) => [id, `host${id}:7000`]));
+      await host.startReplica(
+        {
+          shardId,
+          replicaId: this.id,
+          members,
+          electionRtt: plan.electionRtt,
+          heartbeatRtt: plan.heartbeatRtt,
+          snapshotEntries: plan.snapshotEntries,
+          compactionOverhead: plan.compactionOverhead,
+          preVote: plan.preVote,
+        },
+        () => this.owner.createStateMachine(this, shardId),
+      );
+    }
+  }
+
+  private listen(host: NodeHost, generation: number): void {
+    const { owner } = this;
+    const counted: readonly [keyof HostEventMap, string][] = [
+      ['leaderChanged', 'leaderChanges'],
+      ['snapshotCreated', 'snapshotsCreated'],
+      ['snapshotRecovered', 'snapshotsInstalled'],
+      ['logCompacted', 'logCompactions'],
+      ['memberRefused', 'membersRefused'],
+      ['diskFull', 'diskFullPeriods'],
+    ];
+    for (const [event, name] of counted) host.on(event, () => owner.count(name));
+    host.on('hostFailed', () => {
+      owner.count('hostFailures');
+      if (generation === this.generation) this.restartLater('the log failed');
+    });
+    host.on('replicaFailed', ({ shardId, error }) => {
+      if (host.failed !== undefined || generation !== this.generation) return;
+      const isExplained = this.isDamaged || (this.hasReadFaults && error.code !== 'ERR_INVARIANT');
+      if (!isExplained && !PASSING_CODES.has(error.code)) {
+        owner.fail(
+          new Violation('crash', 'no replica fails by itself', `${this.name}, shard ${shardId}: ${describe(error)}`),
+        );
+      } else if (this.isDamaged) owner.count('damagedReplicasHalted');
+      else this.restartLater(error.code);
+    });
+  }
+
+  private couldNotStart(error: unknown): void {
+    const code = DrakkarError.is(error) ? error.code : '';
+    this.owner.note(this, 'did not start', code);
+    if (PASSING_CODES.has(code) || (this.hasReadFaults && DAMAGE_CODES.has(code))) {
+      this.restartLater(code);
+    } else if (this.isDamaged && DAMAGE_CODES.has(code)) {
+      // The safe halt: nothing of this disk is believed any more.
+      this.owner.count('damagedHostsHalted');
+      this.isQuarantined = true;
+      this.kill();
+    } else this.owner.fail(new Violation('crash', 'hosts start', `${this.name} did not start: ${describe(error)}`));
+  }
+
+  private restartLater(why: string): void {
+    this.kill();
+    this.owner.note(this, 'is started again later:', why);
+    this.owner.after(RESTART_MS, () => this.start());
+  }
+
+  kill(): void {
+    this.end();
+    this.machine.kill();
+  }
+
+  losePower(keep: Keep): void {
+    this.end();
+    this.machine.losePower(keep);
+  }
+
+  private end(): void {
+    const isLong = this.host !== undefined && this.owner.nowMs() - this.startedMs > LONG_MS;
+    if (isLong) this.longStarts++;
+    if (this.owner.plan.faults.some((kind) => kind === 'rolled-back-disk' || kind === 'stale-sector') && isLong) {
+      this.backups.push({ start: this.longStarts, disk: this.machine.disk.clone() });
+      if (this.backups.length > BACKUPS_MAX) this.backups.shift();
+    }
+    if (this.host !== undefined) this.reportCounters(this.host);
+    this.host = undefined;
+    this.isStarting = false;
+    this.generation++;
+    for (const lost of [...this.waiting]) lost();
+    this.waiting.clear();
+  }
+
+  reportCounters(host: NodeHost): void {
+    const { log } = engineOf(host);
+    this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);
+    this.owner.count('blocksMoved', log.counters['blocksMoved'] ?? 0);
+    this.owner.count('groups', log.counters['groups'] ?? 0);
+  }
+
+  /** Waits for a call on this process, or for its end: then `lost`. */
+  call<T>(begin: (host: NodeHost) => Promise<T>): Promise<T | 'lost'> {
+    const { host } = this;
+    if (host === undefined) return Promise.resolve('lost');
+    return new Promise((resolve, reject) => {
+      const lost = (): void => resolve('lost');
+      this.waiting.add(lost);
+      begin(host).then(
+        (value) => {
+          this.waiting.delete(lost);
+          resolve(value);
+        },
+        (error: unknown) => {
+          this.waiting.delete(lost);
+          reject(error);
+        },
+      );
+    });
+  }
+}
+
+/** With its causes. */
+export function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const cause = error.cause === undefined ? '' : ` ← ${describe(error.cause)}`;
+  const frames = (error.stack ?? '').split('\n').slice(1, 4).join(' ').replaceAll(/\s+/g, ' ');
+  return `${error.name}: ${error.message} (${frames.replaceAll(/file:\S*\/src\//g, 'src/')})${cause}`;
+}

@@ -1,0 +1,279 @@
+/**
+ * Looks at every replica after every step, and at every message that leaves, and holds what it sees against the truth of the shard. Sees
+ * replicas through `inspect.ts` and changes nothing.
+ */
+import { MessageType, readFrame, replicasOf, type BlockHeader, type Message, type ReplicaView } from '../inspect.ts';
+import type { NodeHost } from '../nodehost.ts';
+import type { Slab } from '../wire/slab.ts';
+import type { Trace } from './trace.ts';
+import { ShardTruth } from './truth.ts';
+import { holds } from './violation.ts';
+
+/** A host as far as it is observed. */
+export interface ObservedHost {
+  readonly id: number;
+  readonly name: string;
+  /** Set while its process runs. */
+  readonly host: NodeHost | undefined;
+  /** Its disk was damaged for good: it may have forgotten what it promised. */
+  readonly isDamaged: boolean;
+}
+
+/** The last look at one replica. */
+class Seen {
+  readonly view: ReplicaView;
+  role = '';
+  term = 0;
+  commitIndex = 0;
+  appliedIndex = 0;
+  lastIndex = 0;
+  lastTerm = 0;
+  status = 'running';
+
+  constructor(view: ReplicaView) {
+    this.view = view;
+  }
+}
+
+export class Observer {
+  readonly truths: Map<number, ShardTruth> = new Map();
+  private readonly seen = new Map<string, Seen>();
+  /** Term and vote that are on the disk for certain. */
+  private readonly durable = new Map<string, { readonly term: number; readonly vote: number }>();
+  private readonly hosts: readonly ObservedHost[];
+  private readonly membersOf: ReadonlyMap<number, readonly number[]>;
+  private readonly trace: Trace;
+  private readonly count: (name: string) => void;
+
+  constructor(
+    hosts: readonly ObservedHost[],
+    membersOf: ReadonlyMap<number, readonly number[]>,
+    trace: Trace,
+    count: (name: string) => void,
+  ) {
+    this.hosts = hosts;
+    this.membersOf = membersOf;
+    this.trace = trace;
+    this.count = count;
+    for (const shardId of membersOf.keys()) this.truths.set(shardId, new ShardTruth(shardId));
+  }
+
+  /** After every event. */
+  look(): void {
+    for (const owner of this.hosts) {
+      if (owner.host === undefined) continue;
+      for (const view of replicasOf(owner.host)) this.lookAt(owner, view);
+    }
+  }
+
+  private lookAt(owner: ObservedHost, view: ReplicaView): void {
+    const key = `${view.shardId}/${owner.id}`;
+    let seen = this.seen.get(key);
+    if (seen?.view !== view) {
+      const before = seen;
+      seen = new Seen(view);
+      this.seen.set(key, seen);
+      if (before !== undefined && !owner.isDamaged) this.checkRestart(owner, before, view);
+    }
+    const { term, role, commitIndex, appliedIndex, lastIndex } = view;
+    const isSame =
+      term === seen.term && role === seen.role && commitIndex === seen.commitIndex && lastIndex === seen.lastIndex;
+    if (isSame && appliedIndex === seen.appliedIndex && view.status === seen.status) return;
+    this.checkChange(owner, seen, view);
+  }
+
+  private checkChange(owner: ObservedHost, seen: Seen, view: ReplicaView): void {
+    const { shardId, replicaId, term, role, commitIndex, appliedIndex, lastIndex } = view;
+    const truth = this.truths.get(shardId)!;
+    const who = `replica ${replicaId} of shard ${shardId}`;
+    if (view.status !== seen.status) {
+      seen.status = view.status;
+      this.trace.note(owner.name, `shard ${shardId}`, view.status);
+    }
+    holds(term >= seen.term, 'terms grow', () => `${who} went from term ${seen.term} to ${term}`);
+    holds(commitIndex >= seen.commitIndex, 'the commit index grows', () => `${who}: ${commitIndex}`);
+    holds(appliedIndex >= seen.appliedIndex, 'the applied index grows', () => `${who}: ${appliedIndex}`);
+    holds(appliedIndex <= commitIndex && commitIndex <= lastIndex, 'applied ≤ committed ≤ last', () => {
+      return `${who}: ${appliedIndex}, ${commitIndex}, ${lastIndex}`;
+    });
+    holds(view.compactedIndex <= appliedIndex, 'compacted ≤ applied', () => `${who}: ${view.compactedIndex}`);
+    this.checkEntries(truth, seen, view);
+    if (commitIndex > seen.commitIndex) this.checkCommits(truth, seen.commitIndex, view);
+    if (role === 'leader' && (seen.role !== 'leader' || seen.term !== term)) this.checkLeader(truth, view);
+    if (role !== seen.role || term !== seen.term) this.trace.note(owner.name, `shard ${shardId}`, role, 'term', term);
+    if (commitIndex !== seen.commitIndex) this.trace.note(owner.name, `shard ${shardId}`, 'commits', commitIndex);
+    if (role !== seen.role && role === 'leader') this.count('elections');
+    seen.role = role;
+    seen.term = term;
+    seen.commitIndex = commitIndex;
+    seen.appliedIndex = appliedIndex;
+    seen.lastIndex = lastIndex;
+    seen.lastTerm = view.termAt(lastIndex) ?? 0;
+  }
+
+  /** What is new in the log. */
+  private checkEntries(truth: ShardTruth, seen: Seen, view: ReplicaView): void {
+    const { lastIndex, compactedIndex, replicaId, shardId } = view;
+    let from = seen.lastIndex + 1;
+    const wasReplaced = lastIndex < seen.lastIndex || (view.termAt(seen.lastIndex) ?? seen.lastTerm) !== seen.lastTerm;
+    if (wasReplaced) {
+      this.count('truncations');
+      this.trace.note(`host${replicaId}`, `shard ${shardId}`, 'log now ends at', lastIndex);
+      from = seen.commitIndex + 1;
+    }
+    for (let index = Math.max(from, compactedIndex + 2); index <= lastIndex; index++) {
+      truth.holdsEntry(index, view.termAt(index)!, view.termAt(index - 1)!);
+    }
+  }
+
+  private checkCommits(truth: ShardTruth, before: number, view: ReplicaView): void {
+    for (let index = Math.max(before, view.compactedIndex) + 1; index <= view.commitIndex; index++) {
+      const term = view.termAt(index)!;
+      if (truth.commits(index, term, view.term)) this.checkQuorum(truth, index, term);
+    }
+  }
+
+  /** What is committed is durable on a majority at that moment, counting what dead hosts have on their disks. */
+  private checkQuorum(truth: ShardTruth, index: number, term: number): void {
+    const members = this.membersOf.get(truth.shardId)!;
+    let holders = 0;
+    for (const id of members) {
+      const owner = this.hosts.find((host) => host.id === id)!;
+      const view = this.seen.get(`${truth.shardId}/${id}`)?.view;
+      if (view === undefined) continue;
+      const isThere = view.compactedIndex >= index || (view.durableIndex >= index && view.termAt(index) === term);
+      if (isThere || owner.isDamaged) holders++;
+    }
+    holds(holders > members.length / 2, 'committed means durable on a majority', () => {
+      return `entry ${index} of shard ${truth.shardId} was committed with ${holders} of ${members.length} replicas having it`;
+    });
+  }
+
+  /** Leader completeness (Raft §5.4). */
+  private checkLeader(truth: ShardTruth, view: ReplicaView): void {
+    const { term, replicaId } = view;
+    truth.leads(term, replicaId);
+    for (let index = view.compactedIndex + 1; index <= truth.commitIndex; index++) {
+      const entry = truth.committed.get(index);
+      if (entry === undefined || entry.committedIn >= term) continue;
+      holds(view.termAt(index) === entry.term, 'leader completeness', () => {
+        return `replica ${replicaId} leads shard ${truth.shardId} in term ${term} without entry ${index} of term ${entry.term}`;
+      });
+    }
+  }
+
+  /** What was on the disk when the process ended is there again. */
+  private checkRestart(owner: ObservedHost, before: Seen, view: ReplicaView): void {
+    const old = before.view;
+    const who = `${owner.name}, shard ${view.shardId}`;
+    holds(view.lastIndex >= old.durableIndex, 'a restart keeps the log', () => {
+      return `${who}: entries up to ${old.durableIndex} were durable, now the log ends at ${view.lastIndex}`;
+    });
+    for (let index = Math.max(old.compactedIndex, view.compactedIndex) + 1; index <= old.durableIndex; index++) {
+      holds(view.termAt(index) === old.termAt(index), 'a restart keeps the log', () => {
+        return `${who}: entry ${index} had term ${old.termAt(index)}, now ${view.termAt(index)}`;
+      });
+    }
+    this.count('recoveries');
+  }
+
+  /** The log of `owner` was read: what it had made durable is there again. */
+  onRecovered(owner: ObservedHost, shardId: number, term: number, vote: number): void {
+    const key = `${shardId}/${owner.id}`;
+    const before = this.durable.get(key);
+    this.durable.set(key, { term, vote });
+    if (before === undefined || owner.isDamaged) return;
+    const who = `${owner.name}, shard ${shardId}`;
+    holds(
+      term >= before.term,
+      'a restart keeps the term',
+      () => `${who}: term ${before.term} was durable, now ${term}`,
+    );
+    const keepsVote = term > before.term || before.vote === 0 || vote === before.vote;
+    holds(keepsVote, 'a restart keeps the vote', () => `${who}: vote ${before.vote} of term ${term}, now ${vote}`);
+  }
+
+  onDurable(owner: ObservedHost, shardId: number, term: number, vote: number): void {
+    this.durable.set(`${shardId}/${owner.id}`, { term, vote });
+  }
+
+  /** A frame leaves `owner`: nothing in it may promise what is not durable (fault F12). */
+  onSend(owner: ObservedHost, address: string, slab: Slab, offset: number, lengthBytes: number): void {
+    this.trace.note(owner.name, 'sends to', address, lengthBytes, slab.u32[(offset >>> 2) + 1]);
+    readFrame(
+      slab.u32,
+      offset,
+      lengthBytes,
+      (message) => this.checkMessage(owner, message),
+      (block) => this.checkBlock(owner, block),
+    );
+  }
+
+  private viewOf(owner: ObservedHost, shardId: number): ReplicaView | undefined {
+    if (owner.host === undefined) return undefined;
+    for (const view of replicasOf(owner.host)) if (view.shardId === shardId) return view;
+    return undefined;
+  }
+
+  private checkMessage(owner: ObservedHost, message: Message): void {
+    const { type, shardId, term, from, to, logIndex, rejected } = message;
+    this.trace.note(
+      owner.name,
+      `shard ${shardId}`,
+      NAMES[type] ?? type,
+      '→',
+      to,
+      'term',
+      term,
+      logIndex,
+      message.flags,
+    );
+    const view = this.viewOf(owner, shardId);
+    if (view === undefined) return;
+    const isPreVote = type === MessageType.RequestPreVote || type === MessageType.RequestPreVoteResponse;
+    if (!isPreVote) this.checkTerm(owner, view, term, NAMES[type] ?? String(type));
+    // What a damaged host says is for its peers to refuse.
+    if (owner.isDamaged) return;
+    const truth = this.truths.get(shardId)!;
+    if (type === MessageType.RequestVote) truth.grantsVote(term, from, from);
+    else if (type === MessageType.RequestVoteResponse && !rejected) {
+      truth.grantsVote(term, from, to);
+      const durable = this.durable.get(`${shardId}/${owner.id}`);
+      holds(durable?.term !== term || durable.vote === to, 'a vote is durable before it is told', () => {
+        return `replica ${from} of shard ${shardId} votes for ${to} in term ${term}; durable is ${durable?.vote}`;
+      });
+    }
+    const isAck = type === MessageType.HeartbeatResponse || (type === MessageType.ReplicateResponse && !rejected);
+    if (isAck && term === view.term) {
+      holds(logIndex <= view.durableIndex, 'acknowledged means durable', () => {
+        return `replica ${from} of shard ${shardId} acknowledges ${logIndex} and has ${view.durableIndex}`;
+      });
+    }
+  }
+
+  private checkBlock(owner: ObservedHost, block: BlockHeader): void {
+    const view = this.viewOf(owner, block.shardId);
+    if (view !== undefined) this.checkTerm(owner, view, block.senderTerm, 'a block');
+  }
+
+  private checkTerm(owner: ObservedHost, view: ReplicaView, term: number, what: string): void {
+    const durable = this.durable.get(`${view.shardId}/${owner.id}`)?.term ?? 0;
+    holds(term <= durable, 'nothing is said before it is durable', () => {
+      return `${owner.name} sends ${what} of term ${term} for shard ${view.shardId}; term ${durable} is durable`;
+    });
+  }
+
+  /** Whether every healthy replica of the shard has applied all that was ever committed. */
+  isConverged(shardId: number): boolean {
+    const members = this.membersOf.get(shardId)!;
+    return this.hosts.every((owner) => {
+      if (owner.isDamaged || !members.includes(owner.id)) return true;
+      const view = this.viewOf(owner, shardId);
+      return view?.status === 'running' && view.appliedIndex === this.truths.get(shardId)!.commitIndex;
+    });
+  }
+}
+
+const NAMES: Readonly<Record<number, string>> = Object.fromEntries(
+  Object.entries(MessageType).map(([name, type]) => [type, name]),
+);

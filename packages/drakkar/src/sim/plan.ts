@@ -1,0 +1,87 @@
+/** How one run is laid out: hosts, shards, options, clients, faults. All of it follows from the seed, and what a caller fixes. */
+import type { Dice } from './dice.ts';
+import { drawFaults, type FaultKind } from './faults.ts';
+
+export interface ShardPlan {
+  readonly shardId: number;
+  /** Hosts its replicas live on; replica ids are host ids. */
+  readonly memberIds: readonly number[];
+}
+
+export interface Plan {
+  readonly hostCount: number;
+  readonly shards: readonly ShardPlan[];
+  readonly clientCount: number;
+  readonly operations: number;
+  readonly faults: readonly FaultKind[];
+  /** Hosts that permanent damage may strike: each shard keeps a healthy majority. */
+  readonly victims: readonly number[];
+  readonly rttMs: number;
+  readonly electionRtt: number;
+  readonly heartbeatRtt: number;
+  readonly snapshotEntries: number;
+  readonly compactionOverhead: number;
+  readonly segmentBytes: number;
+  /** Mean virtual milliseconds between two calls of a client. */
+  readonly thinkMs: number;
+  readonly networkMs: number;
+  readonly diskMs: number;
+  /** Probability that a sector, or a name, that was not flushed survives a power cut. */
+  readonly keepShare: number;
+  readonly preVote: boolean;
+}
+
+export interface PlanOptions {
+  /** Replicas of a shard, 1 to 7. Default: 3 to 7 by the seed. */
+  readonly hosts?: number;
+  readonly shards?: number;
+  /** Calls of all clients together. Default 500 or a little more. */
+  readonly operations?: number;
+  /** Default: a mix by the seed. */
+  readonly faults?: readonly FaultKind[];
+}
+
+export function drawPlan(dice: Dice, options: PlanOptions): Plan {
+  const hostCount = options.hosts ?? dice.pick([3, 3, 3, 4, 5, 5, 6, 7]);
+  const hostIds = Array.from({ length: hostCount }, (_, i) => i + 1);
+  const shards: ShardPlan[] = [];
+  const shardCount = options.shards ?? dice.pick([1, 1, 2, 3]);
+  for (let shardId = 1; shardId <= shardCount; shardId++) {
+    const size = shardId === 1 ? hostCount : dice.between(Math.min(3, hostCount), hostCount);
+    const memberIds = dice.shuffle(hostIds).slice(0, size);
+    shards.push({ shardId, memberIds: memberIds.sort((a, b) => a - b) });
+  }
+  const heartbeatRtt = dice.pick([1, 1, 2]);
+  const faults = drawFaults(dice);
+  return {
+    hostCount,
+    shards,
+    clientCount: dice.pick([2, 4, 6, 8]),
+    operations: options.operations ?? dice.between(500, 560),
+    faults: options.faults ?? faults,
+    victims: drawVictims(dice, hostIds, shards),
+    rttMs: dice.pick([10, 20]),
+    electionRtt: 2 * heartbeatRtt + dice.between(2, 10),
+    heartbeatRtt,
+    snapshotEntries: dice.pick([0, 7, 20, 50, 120]),
+    compactionOverhead: dice.pick([0, 1, 10, 40]),
+    segmentBytes: dice.pick([64, 96, 128]) * 4096,
+    thinkMs: dice.pick([1, 5, 20, 40]),
+    networkMs: dice.pick([0.3, 1, 4]),
+    diskMs: dice.pick([0.1, 0.5, 3]),
+    keepShare: dice.pick([0, 0.2, 0.5, 0.9, 1]),
+    preVote: dice.chance(0.85),
+  };
+}
+
+function drawVictims(dice: Dice, hostIds: readonly number[], shards: readonly ShardPlan[]): number[] {
+  const victims: number[] = [];
+  for (const id of dice.shuffle(hostIds)) {
+    const isBearable = shards.every(({ memberIds }) => {
+      const struck = [...victims, id].filter((victim) => memberIds.includes(victim)).length;
+      return struck <= Math.floor((memberIds.length - 1) / 2);
+    });
+    if (isBearable) victims.push(id);
+  }
+  return victims;
+}

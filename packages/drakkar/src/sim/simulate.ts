@@ -1,0 +1,239 @@
+/**
+ * One run: whole hosts on simulated machines, clients, faults, and checks after every step; then a healed cluster that must make progress.
+ * Everything follows from the seed: the same seed gives the same run, event for event.
+ */
+import { silentLogger, type Logger } from '../env/env.ts';
+import { MemoryMachines } from '../testing.ts';
+import { Clients } from './clients.ts';
+import { Dice } from './dice.ts';
+import { SimHost, describe, type HostOwner } from './host.ts';
+import type { StateWatcher } from './log.ts';
+import { WatchedMachine } from './machine.ts';
+import { Nemesis } from './nemesis.ts';
+import { Observer } from './observer.ts';
+import { drawPlan, type Plan, type PlanOptions } from './plan.ts';
+import { Trace } from './trace.ts';
+import { Violation, type ViolationKind } from './violation.ts';
+import type { Workload } from './workload.ts';
+
+export interface SimulationOptions extends PlanOptions {
+  readonly seed: number;
+  readonly workload: Workload;
+  /** Keep readable lines of what happened; slower. Default false. */
+  readonly trace?: boolean;
+}
+
+export interface SimulationFailure {
+  readonly kind: ViolationKind;
+  /** Name of the invariant that does not hold. */
+  readonly rule: string;
+  readonly message: string;
+}
+
+export interface SimulationReport {
+  readonly seed: number;
+  readonly plan: Plan;
+  readonly failure: SimulationFailure | undefined;
+  /** Equal for equal runs. */
+  readonly traceHash: string;
+  readonly trace: readonly string[];
+  /** How often what was reached: faults, elections, snapshots, truncations, … */
+  readonly counters: Readonly<Record<string, number>>;
+  readonly virtualMs: number;
+}
+
+/** Virtual time in which a healed cluster must elect, commit and answer. */
+const PROGRESS_MS = 60_000;
+/** Virtual time that the faults may last. */
+const FAULTS_MS = 120_000;
+
+export async function simulate(options: SimulationOptions): Promise<SimulationReport> {
+  const run = new Run(options);
+  const failure = await run.failure();
+  return {
+    seed: options.seed,
+    plan: run.plan,
+    failure,
+    traceHash: run.trace.hash,
+    trace: run.trace.tail(),
+    counters: Object.fromEntries([...run.counters].sort(([a], [b]) => (a < b ? -1 : 1))),
+    virtualMs: run.machines.world.nowMs(),
+  };
+}
+
+class Run implements HostOwner {
+  readonly plan: Plan;
+  readonly machines: MemoryMachines;
+  readonly trace: Trace;
+  readonly hosts: SimHost[] = [];
+  readonly observer: Observer;
+  readonly counters = new Map<string, number>();
+  readonly logger: Logger;
+  private readonly workload: Workload;
+  private readonly clients: Clients;
+  private readonly nemesis: Nemesis;
+  private violation: Violation | undefined;
+
+  constructor(options: SimulationOptions) {
+    const dice = new Dice(options.seed, 'run');
+    this.plan = drawPlan(dice.stream('plan'), options);
+    this.workload = options.workload;
+    this.machines = new MemoryMachines(options.seed);
+    const { world } = this.machines;
+    this.trace = new Trace(() => world.nowMs(), options.trace === true);
+    this.logger = options.trace === true ? this.tracingLogger() : silentLogger;
+    for (let id = 1; id <= this.plan.hostCount; id++) {
+      this.hosts.push(new SimHost(id, this.machines.add(`host${id}`), this, dice.stream(`host${id}`)));
+    }
+    const membersOf = new Map(this.plan.shards.map(({ shardId, memberIds }) => [shardId, memberIds]));
+    const count = (name: string): void => this.count(name);
+    this.observer = new Observer(this.hosts, membersOf, this.trace, count);
+    this.clients = new Clients(
+      {
+        plan: this.plan,
+        world,
+        hosts: this.hosts,
+        truths: this.observer.truths,
+        workload: this.workload,
+        trace: this.trace,
+        count,
+        fail: (error) => this.caught(error),
+      },
+      dice.stream('clients'),
+    );
+    const { plan, machines, hosts, clients } = this;
+    this.nemesis = new Nemesis(
+      {
+        plan,
+        machines,
+        hosts,
+        leaderOf: (shardId) => clients.leaderOf(shardId),
+        transferLeader: () => clients.transferLeader(),
+        forceSnapshot: () => clients.forceSnapshot(),
+        floodProposals: () => clients.floodProposals(),
+        floodSessions: () => clients.floodSessions(),
+        note: (what, ...details) => this.trace.note('nemesis', what, ...details),
+        count: (name, by) => this.count(name, by),
+      },
+      dice.stream('faults'),
+    );
+    world.afterEvent = () => {
+      if (this.violation === undefined) this.observer.look();
+      if (this.violation !== undefined) throw this.violation;
+    };
+  }
+
+  /** Runs; gives what went wrong. */
+  async failure(): Promise<SimulationFailure | undefined> {
+    const { world } = this.machines;
+    try {
+      for (const host of this.hosts) host.start();
+      await world.until(() => this.hosts.every((host) => host.isUp), PROGRESS_MS);
+      this.nemesis.start();
+      const work = this.clients.run();
+      await world.settle(work, FAULTS_MS).catch(rethrowViolation);
+      this.clients.stop();
+      this.trace.note('run', 'heals');
+      this.nemesis.end();
+      await this.progress();
+      this.clients.checkEnd();
+      this.workload.check?.();
+      for (const host of this.hosts) if (host.host !== undefined) host.reportCounters(host.host);
+      return undefined;
+    } catch (error) {
+      this.trace.note('run', 'FAILS', describe(error));
+      if (error instanceof Violation) return { kind: error.kind, rule: error.rule, message: error.message };
+      return { kind: 'crash', rule: 'nothing else is thrown', message: describe(error) };
+    }
+  }
+
+  /** The liveness mode: every shard elects, commits and answers on every healthy host. */
+  private async progress(): Promise<void> {
+    const { world } = this.machines;
+    const deadline = world.nowMs() + PROGRESS_MS;
+    const late = (what: string): Violation => {
+      return new Violation('liveness', 'a healed cluster makes progress', `${what} within ${PROGRESS_MS} virtual ms`);
+    };
+    for (const { shardId, memberIds } of this.plan.shards) {
+      for (const host of this.hosts.filter(({ id, isDamaged }) => memberIds.includes(id) && !isDamaged)) {
+        const done = this.clients.answerOnce(host, shardId, deadline);
+        await world.settle(done, 2 * PROGRESS_MS);
+        if (!(await done)) throw late(`${host.name} did not answer for shard ${shardId}`);
+      }
+    }
+    for (const { shardId } of this.plan.shards) {
+      const isEqual = (): boolean => this.observer.isConverged(shardId);
+      await world.until(isEqual, PROGRESS_MS).catch((error: unknown) => {
+        rethrowViolation(error);
+        throw late(`the replicas of shard ${shardId} did not catch up`);
+      });
+    }
+  }
+
+  // What hosts ask for.
+
+  createStateMachine(host: SimHost, shardId: number): WatchedMachine {
+    const truth = this.observer.truths.get(shardId)!;
+    return new WatchedMachine(this.workload.createStateMachine(shardId, host.id), {
+      onApplied: (...args) => this.guarded(() => truth.applies(...args)),
+      onDigest: (...args) => this.guarded(() => truth.hasDigest(...args)),
+    });
+  }
+
+  watcherOf(host: SimHost): StateWatcher {
+    return {
+      onRecovered: (...args) => this.guarded(() => this.observer.onRecovered(host, ...args)),
+      onDurable: (...args) => this.observer.onDurable(host, ...args),
+    };
+  }
+
+  onSend(...args: Parameters<Observer['onSend']>): void {
+    this.guarded(() => this.observer.onSend(...args));
+  }
+
+  /** A check that runs inside the library must not fail a shard there. */
+  private guarded(check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      this.caught(error);
+    }
+  }
+
+  private caught(error: unknown): void {
+    this.fail(error instanceof Violation ? error : new Violation('crash', 'checks run', describe(error)));
+  }
+
+  fail(violation: Violation): void {
+    this.violation ??= violation;
+  }
+
+  note(host: SimHost, what: string, ...details: (number | string)[]): void {
+    this.trace.note(host.name, what, ...details);
+  }
+
+  count(name: string, by = 1): void {
+    this.counters.set(name, (this.counters.get(name) ?? 0) + by);
+  }
+
+  after(delayMs: number, task: () => void): void {
+    this.machines.world.schedule(delayMs, task);
+  }
+
+  nowMs(): number {
+    return this.machines.world.nowMs();
+  }
+
+  private tracingLogger(): Logger {
+    const log = (fields: object, message: string): void => {
+      const { err } = fields as { err?: unknown };
+      const text = err === undefined ? '' : describe(err);
+      this.trace.line('log', message, text);
+    };
+    return { debug() {}, info: log, warn: log, error: log };
+  }
+}
+
+function rethrowViolation(error: unknown): void {
+  if (error instanceof Violation) throw error;
+}

@@ -1,0 +1,138 @@
+/**
+ * What is true of one shard, over all its replicas and their restarts: which entries were committed, what was applied where, who led,
+ * who voted for whom. Every observation is held against it; the first that does not fit is a violation.
+ */
+import type { Result } from '../rsm/state-machine.ts';
+import { holds } from './violation.ts';
+
+interface CommittedEntry {
+  readonly term: number;
+  /** Lowest term in which somebody knew it to be committed. */
+  committedIn: number;
+}
+
+interface AppliedCommand {
+  readonly token: number;
+  readonly command: number;
+  readonly result: number;
+}
+
+export class ShardTruth {
+  readonly shardId: number;
+  readonly committed = new Map<number, CommittedEntry>();
+  commitIndex = 0;
+  /** By index. */
+  readonly applied = new Map<number, AppliedCommand>();
+  private readonly digests = new Map<number, number>();
+  /** Where each call's command was applied. */
+  readonly indexOf = new Map<number, number>();
+  private readonly leaders = new Map<number, number>();
+  private readonly votes = new Map<string, number>();
+  private readonly previousTerms = new Map<string, number>();
+  /** Highest index whose write was acknowledged. */
+  acknowledgedIndex = 0;
+
+  constructor(shardId: number) {
+    this.shardId = shardId;
+  }
+
+  /** Election safety (Raft §5.2). */
+  leads(term: number, replicaId: number): void {
+    const known = this.leaders.get(term);
+    holds(known === undefined || known === replicaId, 'one leader per term', () => {
+      return `replicas ${known} and ${replicaId} both lead shard ${this.shardId} in term ${term}`;
+    });
+    this.leaders.set(term, replicaId);
+  }
+
+  /** One vote per term, whatever happens to the voter in between. */
+  grantsVote(term: number, voter: number, candidate: number): void {
+    const key = `${term}/${voter}`;
+    const known = this.votes.get(key);
+    holds(known === undefined || known === candidate, 'one vote per term', () => {
+      return `replica ${voter} of shard ${this.shardId} voted for ${known} and for ${candidate} in term ${term}`;
+    });
+    this.votes.set(key, candidate);
+  }
+
+  /** Log matching (Raft §5.3): entries with the same index and term have the same one before them. */
+  holdsEntry(index: number, term: number, previousTerm: number): void {
+    const key = `${index}/${term}`;
+    const known = this.previousTerms.get(key);
+    holds(known === undefined || known === previousTerm, 'log matching', () => {
+      return `entry ${index} of term ${term} in shard ${this.shardId} follows terms ${known} and ${previousTerm}`;
+    });
+    this.previousTerms.set(key, previousTerm);
+  }
+
+  /** State machine safety (Raft §5.4.3); true when nobody knew it before. */
+  commits(index: number, term: number, knownIn: number): boolean {
+    const known = this.committed.get(index);
+    if (known === undefined) {
+      this.committed.set(index, { term, committedIn: knownIn });
+      if (index > this.commitIndex) this.commitIndex = index;
+      return true;
+    }
+    holds(known.term === term, 'committed entries are immutable', () => {
+      return `entry ${index} of shard ${this.shardId} was committed with term ${known.term} and with term ${term}`;
+    });
+    if (knownIn < known.committedIn) known.committedIn = knownIn;
+    return false;
+  }
+
+  applies(index: number, token: number, command: Uint8Array, result: Result): void {
+    const seen = { token, command: digest(command), result: digest(result) };
+    const known = this.applied.get(index);
+    if (known === undefined) {
+      const other = this.indexOf.get(token);
+      holds(other === undefined, 'applied at most once', () => {
+        return `call ${token} was applied at ${other} and at ${index} of shard ${this.shardId}`;
+      });
+      this.applied.set(index, seen);
+      this.indexOf.set(token, index);
+      return;
+    }
+    holds(known.token === token && known.command === seen.command, 'state machine safety', () => {
+      return `entry ${index} of shard ${this.shardId} is call ${known.token} on one replica and ${token} on another`;
+    });
+    holds(known.result === seen.result, 'state machines agree on answers', () => {
+      return `call ${token} at ${index} of shard ${this.shardId} is answered differently on two replicas`;
+    });
+  }
+
+  hasDigest(index: number, hash: number): void {
+    const known = this.digests.get(index);
+    holds(known === undefined || known === hash, 'state machines agree on state', () => {
+      return `two replicas of shard ${this.shardId} differ with everything up to ${index} applied`;
+    });
+    this.digests.set(index, hash);
+  }
+
+  /** A write was answered; `floor` is what was acknowledged when it was asked for. */
+  acknowledges(token: number, floor: number): number {
+    const index = this.indexOf.get(token);
+    holds(index !== undefined, 'acknowledged means applied', () => {
+      return `call ${token} of shard ${this.shardId} was answered and nobody applied it`;
+    });
+    holds(index > floor, 'linearizable writes', () => {
+      return `call ${token} of shard ${this.shardId} was applied at ${index}, before the write at ${floor} that ended before it began`;
+    });
+    if (index > this.acknowledgedIndex) this.acknowledgedIndex = index;
+    return index;
+  }
+
+  /** A linearizable read was answered from a state that had come to `appliedIndex`. */
+  reads(appliedIndex: number, floor: number): void {
+    holds(appliedIndex >= floor, 'linearizable reads', () => {
+      return `a read of shard ${this.shardId} saw the state at ${appliedIndex}, though ${floor} was acknowledged before it began`;
+    });
+  }
+}
+
+/** FNV-1a. */
+function digest(value: Result): number {
+  if (typeof value === 'number') return value;
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < value.length; i++) hash = Math.imul(hash ^ value[i], 0x01000193);
+  return hash >>> 0;
+}
