@@ -102,3 +102,18 @@ export class DrakkarError extends Error {
 export function invariant(condition: boolean, message: string): asserts condition {
   if (!condition) throw new DrakkarError('ERR_INVARIANT', message);
 }
+
+/**
+ * What a failed file operation means to callers: `ERR_DISK_FULL` or `ERR_DISK_FAILED`. Errors that are no system errors
+ * are given back as they are.
+ */
+export function diskErrorOf(cause: unknown, what: string): unknown {
+  if (DrakkarError.is(cause)) return cause;
+  const code = (cause as { code?: unknown } | undefined)?.code;
+  if (code === 'ENOSPC' || code === 'EFBIG') {
+    return new DrakkarError('ERR_DISK_FULL', `no room for ${what}; free some and try again`, { cause });
+  }
+  return typeof code === 'string' && /^E[A-Z]+$/.test(code)
+    ? new DrakkarError('ERR_DISK_FAILED', `reading or writing ${what} failed (${code})`, { cause })
+    : cause;
+}

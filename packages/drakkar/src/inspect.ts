@@ -85,6 +85,18 @@ export function* replicasOf(host: NodeHost): IterableIterator<ReplicaView> {
   }
 }
 
+/** For every shard and every other member: the newest start of its host that is pinned here durably, 0 for none. */
+export function* pinsOf(
+  host: NodeHost,
+): IterableIterator<{ shardId: number; replicaId: number; startCounter: number }> {
+  for (const replica of engineOf(host).replicas.values()) {
+    for (const replicaId of replica.raft.slots) {
+      const pin = replica.pins.find((known) => known.replicaId === replicaId);
+      yield { shardId: replica.shardId, replicaId, startCounter: pin?.startCounter ?? 0 };
+    }
+  }
+}
+
 /** Calls back for every message or block of a frame; the objects are used again for the next one. */
 export function readFrame(
   u32: Uint32Array,

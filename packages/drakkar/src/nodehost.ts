@@ -18,7 +18,7 @@ import type { ProposeCallback } from './engine/pending-ring.ts';
 import type { Replica } from './engine/replica.ts';
 import { createNodeEnv } from './env/node/index.ts';
 import type { Env } from './env/env.ts';
-import { DrakkarError } from './errors.ts';
+import { DrakkarError, diskErrorOf } from './errors.ts';
 import { HostEvents, type HostEventName, type HostListener } from './events.ts';
 import { describeHost, describeShard, type HostInfo, type ShardInfo } from './info.ts';
 import { renderMetrics } from './metrics.ts';
@@ -53,6 +53,14 @@ export class NodeHost {
     const { logger } = options;
     const env = options.env ?? createNodeEnv(logger === undefined ? {} : { logger });
     const deploymentId = options.deploymentId ?? DEFAULTS.deploymentId;
+    try {
+      return await NodeHost.openWith(env, options, deploymentId);
+    } catch (error) {
+      throw diskErrorOf(error, `the directory ${options.dir}`);
+    }
+  }
+
+  private static async openWith(env: Env, options: NodeHostOptions, deploymentId: number): Promise<NodeHost> {
     const directory = await openDirectory(env, options.dir, deploymentId, options.raftAddress);
     const pool = new SlabPool();
     try {
@@ -170,6 +178,8 @@ export class NodeHost {
         },
         factory,
       );
+    } catch (error) {
+      throw diskErrorOf(error, `the data of shard ${shardId}`);
     } finally {
       this.starting.delete(shardId);
     }

@@ -180,6 +180,8 @@ test('a damaged identity is refused, whatever is wrong with it', async () => {
     (json: string) => json.replace(/"hostId": "./, '"hostId": "x'),
     (json: string) => json.replace(/"startCounter": \d+/, '"startCounter": -1'),
     (json: string) => json.replace('"format": 1', '"format": "1"'),
+    (json: string) => json.replace('host1:7000', 'hnst1:7000'),
+    (json: string) => json.replace(/"startCounter": \d+/, '"startCounter": 9'),
   ]) {
     const cluster = await stoppedHost();
     editIdentity(cluster, change);

@@ -3,13 +3,14 @@
  * before the first message leaves, so that peers can tell a directory that was wiped or rolled back (design §7.5).
  *
  *     LOCK             held while the process lives
- *     identity.json    format, deployment, ids, address, start counter
+ *     identity.json    format, deployment, ids, address, start counter, checksum
  *     engine-0/wal/    the log
  *     engine-0/snapshots/<shard>/
  */
 import { DrakkarError } from '../errors.ts';
 import type { DirectoryLock, Env, FileSystem } from '../env/env.ts';
 import type { HostIdentity } from '../transport/transport.ts';
+import { checksum } from '../wire/checksum.ts';
 
 export const DIRECTORY_FORMAT = 1;
 const IDENTITY_FILE = 'identity.json';
@@ -128,16 +129,12 @@ async function readIdentity(fs: FileSystem, dir: string): Promise<IdentityRecord
   }
   await checkMode(fs, path, 0o077);
   if (stat.sizeBytes > IDENTITY_MAX_BYTES) throw corrupt(path, 'it is too long');
-  const file = await fs.open(path, 'read');
+  const bytes = await readWhole(fs, path, stat.sizeBytes);
   let record: Partial<IdentityRecord>;
   try {
-    const bytes = new Uint8Array(stat.sizeBytes);
-    await file.read(bytes, 0, bytes.length, 0);
     record = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as Partial<IdentityRecord>;
   } catch (cause) {
     throw corrupt(path, 'it is not readable', cause);
-  } finally {
-    await file.close();
   }
   if (typeof record !== 'object' || record === null || !isCount(record.format)) throw corrupt(path, 'it has no format');
   if (record.format > DIRECTORY_FORMAT) {
@@ -146,6 +143,8 @@ async function readIdentity(fs: FileSystem, dir: string): Promise<IdentityRecord
       `${dir} has format ${record.format}, made by a newer version; this one knows up to ${DIRECTORY_FORMAT}; upgrade`,
     );
   }
+  const { checksum: stored, ...fields } = record as IdentityRecord & { checksum?: unknown };
+  if (stored !== checksumOf(fields)) throw corrupt(path, 'its checksum is wrong');
   const sound =
     isCount(record.deploymentId) &&
     isHex(record.hostId, 32) &&
@@ -154,7 +153,25 @@ async function readIdentity(fs: FileSystem, dir: string): Promise<IdentityRecord
     isCount(record.startCounter) &&
     isCount(record.engines);
   if (!sound) throw corrupt(path, 'a field is missing or of the wrong kind');
-  return record as IdentityRecord;
+  return fields;
+}
+
+/** A flipped bit must not make another host, or an older start, of this one (F2). */
+function checksumOf(record: IdentityRecord): string {
+  return checksum(new TextEncoder().encode(JSON.stringify(record)))
+    .toString(16)
+    .padStart(8, '0');
+}
+
+async function readWhole(fs: FileSystem, path: string, sizeBytes: number): Promise<Uint8Array> {
+  const file = await fs.open(path, 'read');
+  try {
+    const bytes = new Uint8Array(sizeBytes);
+    await file.read(bytes, 0, sizeBytes, 0);
+    return bytes;
+  } finally {
+    await file.close();
+  }
 }
 
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
@@ -170,7 +187,9 @@ async function writeIdentity(fs: FileSystem, dir: string, record: IdentityRecord
   const path = `${dir}/${IDENTITY_FILE}`;
   const temporary = `${path}.new`;
   await fs.remove(temporary);
-  const bytes = new TextEncoder().encode(`${JSON.stringify(record, undefined, 2)}\n`);
+  const bytes = new TextEncoder().encode(
+    `${JSON.stringify({ ...record, checksum: checksumOf(record) }, undefined, 2)}\n`,
+  );
   const file = await fs.open(temporary, 'create');
   try {
     await new Promise<void>((resolve, reject) => {

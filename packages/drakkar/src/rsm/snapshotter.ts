@@ -6,7 +6,7 @@
  *     <index as 16 hex>.generating    being made here, or left by a crash
  *     <index as 16 hex>.receiving     being received, or left by a crash
  */
-import { DrakkarError } from '../errors.ts';
+import { DrakkarError, diskErrorOf } from '../errors.ts';
 import type { File, FileSystem } from '../env/env.ts';
 import { verifyImage } from './image.ts';
 
@@ -81,7 +81,7 @@ export class Snapshotter {
     } catch (error) {
       await this.fs.remove(temporary).catch(() => {});
       // Whoever made the chunks must hear that nobody wants them any more.
-      throw diskError(error, temporary);
+      throw diskErrorOf(error, `the snapshot ${temporary}`);
     }
   }
 
@@ -156,17 +156,4 @@ function writeChunk(file: File, chunk: Uint8Array, at: number): Promise<void> {
   return new Promise((resolve, reject) => {
     file.write(chunk, 0, chunk.length, at, (error) => (error === null ? resolve() : reject(error)));
   });
-}
-
-function diskError(error: unknown, path: string): unknown {
-  if (DrakkarError.is(error)) return error;
-  const code = (error as { code?: unknown } | undefined)?.code;
-  if (code === 'ENOSPC' || code === 'EFBIG') {
-    return new DrakkarError('ERR_DISK_FULL', `no room for the snapshot ${path}; the one before it is kept`, {
-      cause: error,
-    });
-  }
-  return typeof code === 'string' && /^E[A-Z]+$/.test(code)
-    ? new DrakkarError('ERR_DISK_FAILED', `writing the snapshot ${path} failed (${code})`, { cause: error })
-    : error;
 }

@@ -2,14 +2,12 @@
  * Damage to a disk that stays: strikes only what can be told from a torn tail. The last group of the log cannot (fault F3), so that
  * everything before it is fair game.
  */
+import { pinsOf } from '../inspect.ts';
 import { SECTOR_BYTES } from '../testing.ts';
 import type { Dice } from './dice.ts';
 import { DATA_DIR, type SimHost } from './host.ts';
 
 const PAGE_BYTES = 4096;
-/** Starts that must lie between a copy of a disk and now, so that peers have seen a later one. */
-const ROLL_BACK_STARTS = 3;
-
 /** Files and the bytes of them that may be damaged. */
 function* targets(host: SimHost): IterableIterator<{ path: string; endBytes: number }> {
   const { disk } = host.machine;
@@ -53,16 +51,32 @@ export function damageDisk(
   return true;
 }
 
-export function loseDisk(host: SimHost): boolean {
+/**
+ * A peer that never heard of this host, or not of its newest starts, cannot tell that its disk was lost or rolled back: then the
+ * fault is beyond what is promised.
+ */
+export function loseDisk(host: SimHost, peers: readonly SimHost[]): boolean {
+  if (!isKnown(host, peers, 1)) return false;
   host.machine.disk.remove(DATA_DIR);
   host.lastLogWrite = undefined;
   return true;
 }
 
-/** A copy that is older than what peers have heard of this host since. */
-export function rollBackDisk(host: SimHost): boolean {
-  const copy = host.backups.find(({ start }) => host.longStarts - start >= ROLL_BACK_STARTS);
+export function rollBackDisk(host: SimHost, peers: readonly SimHost[]): boolean {
+  // The copy's next start is one more than the one it was taken at; every peer has heard of a later one.
+  const copy = host.backups.find(({ startCounter }) => isKnown(host, peers, startCounter + 2));
   if (copy === undefined) return false;
   host.machine.disk.restore(copy.disk);
   return true;
+}
+
+/** Whether every peer that shares a shard with `host` has pinned its start `startCounter` or a later one. */
+function isKnown(host: SimHost, peers: readonly SimHost[], startCounter: number): boolean {
+  return peers.every((peer) => {
+    if (peer === host) return true;
+    if (!peer.isUp || peer.host === undefined) return false;
+    return [...pinsOf(peer.host)].every(({ replicaId, startCounter: pinned }) => {
+      return replicaId !== host.id || pinned >= startCounter;
+    });
+  });
 }

@@ -20,8 +20,6 @@ import { Violation } from './violation.ts';
 
 /** Before a host that failed, or could not start, is started again. */
 const RESTART_MS = 400;
-/** After it every peer that can be reached has been. */
-const LONG_MS = 300;
 const BACKUPS_MAX = 5;
 export const DATA_DIR = 'data';
 
@@ -37,7 +35,6 @@ export interface HostOwner {
   /** Something that no fault explains. */
   fail(violation: Violation): void;
   after(delayMs: number, task: () => void): void;
-  nowMs(): number;
 }
 
 /** Refusals that a damaged disk explains. */
@@ -61,10 +58,7 @@ export class SimHost {
   /** The newest write to the log that was finished, or failed. */
   lastLogWrite: { readonly path: string; readonly position: number } | undefined;
   /** Copies of the disk, oldest first, as the ends of processes left it. */
-  readonly backups: { readonly start: number; readonly disk: MemoryDisk }[] = [];
-  /** Processes that lived long enough for their peers to hear of them. */
-  longStarts = 0;
-  private startedMs = 0;
+  readonly backups: { readonly startCounter: number; readonly disk: MemoryDisk }[] = [];
   private readonly owner: HostOwner;
   private readonly dice: Dice;
   private readonly waiting = new Set<() => void>();
@@ -90,7 +84,6 @@ export class SimHost {
     if (this.isStarting || this.host !== undefined || this.isQuarantined) return;
     this.isStarting = true;
     const generation = ++this.generation;
-    this.startedMs = this.owner.nowMs();
     this.owner.note(this, 'starts');
     const random: Random = this.dice.stream(`start ${generation}`);
     const env = this.machine.boot(this.owner.logger, random);
@@ -202,10 +195,10 @@ export class SimHost {
   }
 
   private end(): void {
-    const isLong = this.host !== undefined && this.owner.nowMs() - this.startedMs > LONG_MS;
-    if (isLong) this.longStarts++;
-    if (this.owner.plan.faults.some((kind) => kind === 'rolled-back-disk' || kind === 'stale-sector') && isLong) {
-      this.backups.push({ start: this.longStarts, disk: this.machine.disk.clone() });
+    const keepsBackups = this.owner.plan.faults.some((kind) => kind === 'rolled-back-disk' || kind === 'stale-sector');
+    if (keepsBackups && this.host !== undefined) {
+      const { startCounter } = this.host.info();
+      this.backups.push({ startCounter, disk: this.machine.disk.clone() });
       if (this.backups.length > BACKUPS_MAX) this.backups.shift();
     }
     if (this.host !== undefined) this.reportCounters(this.host);

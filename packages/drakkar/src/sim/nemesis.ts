@@ -170,9 +170,9 @@ export class Nemesis {
       case 'stale-sector':
         return this.damage(dice, (victim) => damageDisk(kind, victim, dice));
       case 'lost-disk':
-        return this.damage(dice, loseDisk);
+        return this.damage(dice, (victim) => loseDisk(victim, hosts));
       case 'rolled-back-disk':
-        return this.damage(dice, rollBackDisk);
+        return this.damage(dice, (victim) => rollBackDisk(victim, hosts));
       case 'crash':
         host.kill();
         return () => host.start();

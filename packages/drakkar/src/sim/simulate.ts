@@ -220,10 +220,6 @@ class Run implements HostOwner {
     this.machines.world.schedule(delayMs, task);
   }
 
-  nowMs(): number {
-    return this.machines.world.nowMs();
-  }
-
   private tracingLogger(): Logger {
     const log = (fields: object, message: string): void => {
       const { err } = fields as { err?: unknown };

@@ -4,7 +4,7 @@
  */
 
 /** Lines kept; the oldest go first. */
-const LINES_MAX = 20_000;
+const LINES_MAX = 100_000;
 
 export class Trace {
   private readonly isKept: boolean;

@@ -3,7 +3,7 @@
  * Memory grows with the bytes that came, never with the length that a peer claims.
  */
 import { DrakkarError } from '../errors.ts';
-import { FRAME_HEADER_BYTES, checkFrame, isFrameLength } from '../wire/frame.ts';
+import { FRAME_CHECKED_BYTES, FRAME_HEADER_BYTES, checkFrame, isFrameLength, isHeaderSound } from '../wire/frame.ts';
 import { FRAME_MAX_BYTES_BEFORE_HELLO } from '../wire/limits.ts';
 import { SLAB_BYTES, type Slab, type SlabPool } from '../wire/slab.ts';
 
@@ -44,6 +44,9 @@ export class FrameReceiver {
           'ERR_FRAME',
           `a peer claims a frame of ${length} bytes; at most ${this.maxFrameBytes} are taken`,
         );
+      }
+      if (this.end - this.start >= FRAME_CHECKED_BYTES && !isHeaderSound(slab.u32, this.start >>> 2)) {
+        throw new DrakkarError('ERR_FRAME', `a peer sent a garbled frame header (length ${length})`);
       }
       if (this.end - this.start < length) return;
       checkFrame(slab.u8, slab.u32, this.start, this.end, this.maxFrameBytes);

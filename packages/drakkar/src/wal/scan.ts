@@ -33,15 +33,25 @@ export interface ScanResult {
   readonly damage: DrakkarError | undefined;
   /** The newest segment when a crash cut it off before its header was written: it never held anything. */
   readonly unborn: Segment | undefined;
+  /** Where the newest group stands: the only one that may never have reached the disk. */
+  readonly tail: GroupPlace | undefined;
 }
 
-type SegmentResult = Pick<ScanResult, 'end' | 'damage'>;
+export interface GroupPlace {
+  readonly segment: Segment;
+  readonly offset: number;
+  /** Whole pages. */
+  readonly sizeBytes: number;
+}
+
+type SegmentResult = Pick<ScanResult, 'end' | 'damage' | 'tail'>;
 
 export async function scanSegments(segments: readonly Segment[], visit: FrameVisitor): Promise<ScanResult> {
   let end = NO_END;
   let damage: DrakkarError | undefined;
   const window = new Window();
   let unborn: Segment | undefined;
+  let tail: GroupPlace | undefined;
   const usable: Segment[] = [];
   for (const segment of segments) {
     if (segment.header === undefined) {
@@ -68,9 +78,10 @@ export async function scanSegments(segments: readonly Segment[], visit: FrameVis
     const found = await scanSegment(segment, window, end, limit, visit);
     end = found.end;
     damage ??= found.damage;
+    tail = found.tail ?? tail;
     segment.offset = end.epoch === segment.epoch ? end.offset : PAGE_BYTES;
   }
-  return { end, damage, unborn };
+  return { end, damage, unborn, tail };
 }
 
 /** Whether a whole group of the segment's own epoch stands in it. */
@@ -95,6 +106,7 @@ async function scanSegment(
 ): Promise<SegmentResult> {
   let end = before;
   let offset = PAGE_BYTES;
+  let tail: GroupPlace | undefined;
   const size = await segment.file.sizeBytes();
   const stop = limit ?? size;
   while (offset < stop) {
@@ -104,7 +116,9 @@ async function scanSegment(
       group.header.groupNumber === end.groupNumber + 1 &&
       group.header.previousChecksum === end.groupChecksum;
     if (!follows || !visitFrames(segment, window, group.header, offset, visit)) break;
-    offset += pagesUp(group.header.lengthBytes);
+    const sizeBytes = pagesUp(group.header.lengthBytes);
+    tail = { segment, offset, sizeBytes };
+    offset += sizeBytes;
     end = {
       epoch: segment.epoch,
       offset,
@@ -113,17 +127,17 @@ async function scanSegment(
     };
   }
   if (limit !== undefined) {
-    if (offset === limit) return { end, damage: undefined };
-    return { end, damage: damaged(segment, offset, `groups up to ${limit} are known to have been there`) };
+    if (offset === limit) return { end, damage: undefined, tail };
+    return { end, tail, damage: damaged(segment, offset, `groups up to ${limit} are known to have been there`) };
   }
   // The last segment: whatever valid group stands behind the end proves that something in between was lost.
   for (let probe = offset + PAGE_BYTES; probe < size; probe += PAGE_BYTES) {
     const group = await readGroup(segment, window, probe, size);
     if (group !== undefined && group.header.groupNumber > end.groupNumber) {
-      return { end, damage: damaged(segment, offset, `group ${group.header.groupNumber} behind it is whole`) };
+      return { end, tail, damage: damaged(segment, offset, `group ${group.header.groupNumber} behind it is whole`) };
     }
   }
-  return { end, damage: undefined };
+  return { end, damage: undefined, tail };
 }
 
 /** The whole group at `offset`, in the window. */

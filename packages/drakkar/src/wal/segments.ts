@@ -161,3 +161,14 @@ export function writeAll(file: File, bytes: Uint8Array, lengthBytes: number, pos
     file.write(bytes, 0, lengthBytes, position, (error) => (error === null ? resolve() : reject(error)));
   });
 }
+
+/**
+ * What was read may be in the page cache only, and after a failed flush the system takes it for clean: another flush would do nothing.
+ * Written again, the same bytes, it is durable before anything is promised on it (F5; Rebello et al., ATC 2020). Only the newest
+ * group, and the newest segment's header, can be such: whatever came before was acknowledged.
+ */
+export async function rewrite(segment: Segment, offset: number, sizeBytes: number): Promise<void> {
+  const bytes = new Uint8Array(sizeBytes);
+  await segment.file.read(bytes, 0, sizeBytes, offset);
+  await writeAll(segment.file, bytes, sizeBytes, offset);
+}

@@ -33,7 +33,7 @@ import {
 } from './records.ts';
 import { Replay } from './replay.ts';
 import { scanSegments } from './scan.ts';
-import { Segment, SegmentFiles, writeAll } from './segments.ts';
+import { Segment, SegmentFiles, rewrite, writeAll } from './segments.ts';
 
 /** Bytes that may wait; the engine stops far below. */
 export const PENDING_BYTES_MAX = 256 * 1024 * 1024;
@@ -77,14 +77,14 @@ export async function openWal(options: WalOptions): Promise<Wal> {
   await env.fs.makeDirectory(dir);
   const segments = await files.openAll();
   const replay = new Replay();
-  const { end, damage, unborn } = await scanSegments(segments, replay.visit);
+  const { end, damage, unborn, tail } = await scanSegments(segments, replay.visit);
   if (unborn !== undefined) {
     segments.pop();
     await files.recycle(unborn);
   }
-  // What was read may be in the page cache only: make it durable before anything is promised on it (F5).
+  if (tail !== undefined) await rewrite(tail.segment, tail.offset, tail.sizeBytes);
   const last = segments[segments.length - 1];
-  if (last !== undefined) await last.file.sync();
+  if (last !== undefined) await rewrite(last, 0, PAGE_BYTES);
   const { recovered, stateEpochs } = replay.finish(damage);
   const wal = new Wal(env, files, segments, recovered, stateEpochs, end, damage !== undefined, pool);
   await wal.begin();

@@ -3,8 +3,11 @@
  *
  *     word 0  length in bytes, this header included; a multiple of 4
  *     word 1  CRC-32 of everything behind this word, seeded with the length
- *     word 2  type | wire version << 8
+ *     word 2  type | wire version << 8 | check of length, type and version << 16
  *     word 3  count of the blocks, messages or records inside; free for other types
+ *
+ * The check lets a receiver find a garbled length before it waits for bytes that will never come: the CRC is known to be wrong only
+ * when the whole frame is there.
  *
  * A frame says nothing of who sent it: the connection it came on does (HELLO), blocks and messages name their replica.
  */
@@ -68,6 +71,7 @@ export function sealFrame(
   const word = offset >>> 2;
   u32[word] = lengthBytes;
   u32[word + 2] = type | (WIRE_VERSION << 8);
+  u32[word + 2] |= headerCheck(u32, word) << 16;
   u32[word + 3] = count;
   u32[word + 1] = checksumRange(u8, offset + 8, offset + lengthBytes, lengthBytes);
 }
@@ -75,6 +79,19 @@ export function sealFrame(
 /** Whether the length at `word` can be one; the cheap test before more bytes are awaited or allocated. */
 export function isFrameLength(lengthBytes: number, maxBytes: number = FRAME_MAX_BYTES): boolean {
   return lengthBytes >= FRAME_HEADER_BYTES && lengthBytes <= maxBytes && (lengthBytes & 3) === 0;
+}
+
+/** 16 bits of the length and of the lower half of word 2. */
+function headerCheck(u32: Uint32Array, word: number): number {
+  return (Math.imul(u32[word], 0x9e3779b1) ^ Math.imul(u32[word + 2] & 0xffff, 0x85ebca6b)) >>> 16;
+}
+
+/** Bytes of a header that `isHeaderSound` looks at. */
+export const FRAME_CHECKED_BYTES = 12;
+
+/** Whether length, type and version at `word` belong together. */
+export function isHeaderSound(u32: Uint32Array, word: number): boolean {
+  return u32[word + 2] >>> 16 === headerCheck(u32, word);
 }
 
 /** Whether the whole frame at `offset` has the checksum it names. Its length was checked before. */
@@ -96,7 +113,8 @@ export function checkFrame(
   if (endBytes - offset < FRAME_HEADER_BYTES || !isFrameLength(length, maxBytes) || offset + length > endBytes) {
     throw new DrakkarError('ERR_FRAME', `a frame claims ${length} bytes of ${endBytes - offset}`);
   }
-  if (!frameIsIntact(u8, u32, offset)) throw new DrakkarError('ERR_FRAME', 'a frame has a wrong checksum');
+  if (!isHeaderSound(u32, offset >>> 2) || !frameIsIntact(u8, u32, offset))
+    throw new DrakkarError('ERR_FRAME', 'a frame has a wrong checksum');
   const version = frameVersion(u32, offset >>> 2);
   if (version !== WIRE_VERSION) {
     throw new DrakkarError('ERR_FRAME', `a frame has wire version ${version}, this host speaks ${WIRE_VERSION}`);

@@ -218,6 +218,11 @@ class MemorySocket implements Socket {
 
   private arrive(): void {
     const other = this.other!;
+    if (other.isEnded) {
+      // Nobody is there any more, and the word of it was lost behind a cut: the first bytes are answered with a reset.
+      this.finish(systemError('ECONNRESET', this.remoteAddress));
+      return;
+    }
     const waiting = Math.min(this.queuedBytes, ARRIVAL_MAX_BYTES);
     const bytes = this.take(waiting === 0 ? 0 : Math.max(1, Math.min(waiting, this.network.portionOf(waiting))));
     this.network.spoil?.(this.local, this.remote, bytes);
