@@ -44,6 +44,10 @@ export class ReplicaView {
     return this.replica.raft.term;
   }
 
+  get vote(): number {
+    return this.replica.raft.vote;
+  }
+
   get commitIndex(): number {
     return this.replica.raft.commitIndex;
   }
@@ -62,6 +66,10 @@ export class ReplicaView {
 
   get compactedIndex(): number {
     return this.replica.raft.log.compactedIndex;
+  }
+
+  sessionHash(): number {
+    return this.replica.rsm.sessionHash();
   }
 
   /** Undefined where the log holds nothing. */

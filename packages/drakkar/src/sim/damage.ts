@@ -29,7 +29,8 @@ export function damageDisk(
   host: SimHost,
   dice: Dice,
 ): boolean {
-  const all = [...targets(host)];
+  // An older identity is a disk rolled back, which is another fault.
+  const all = [...targets(host)].filter(({ path }) => kind !== 'stale-sector' || !path.endsWith('.json'));
   if (all.length === 0) return false;
   const { path, endBytes } = dice.pick(all);
   const { disk } = host.machine;
@@ -59,6 +60,7 @@ export function loseDisk(host: SimHost, peers: readonly SimHost[]): boolean {
   if (!isKnown(host, peers, 1)) return false;
   host.machine.disk.remove(DATA_DIR);
   host.lastLogWrite = undefined;
+  host.isForgetful = true;
   return true;
 }
 
@@ -67,6 +69,7 @@ export function rollBackDisk(host: SimHost, peers: readonly SimHost[]): boolean 
   const copy = host.backups.find(({ startCounter }) => isKnown(host, peers, startCounter + 2));
   if (copy === undefined) return false;
   host.machine.disk.restore(copy.disk);
+  host.isForgetful = true;
   return true;
 }
 

@@ -2,6 +2,7 @@
  * One simulated machine with its disk, and the host that runs on it: started, killed, and started again. Knows which calls wait on its
  * process, since they never end by themselves when it dies.
  */
+import type { ReplicaOptions } from '../config.ts';
 import type { Env, Logger, Random } from '../env/env.ts';
 import { DrakkarError } from '../errors.ts';
 import type { HostEventMap } from '../events.ts';
@@ -51,6 +52,7 @@ export class SimHost {
   /** Raised with every process; what belongs to an older one is void. */
   generation = 0;
   isDamaged = false;
+  isForgetful = false;
   /** Reads of files may fail or lie at the moment: refusals of what was read are explained. */
   hasReadFaults = false;
   isStarting = false;
@@ -73,6 +75,27 @@ export class SimHost {
 
   get address(): string {
     return `${this.name}:7000`;
+  }
+
+  get plan(): Plan {
+    return this.owner.plan;
+  }
+
+  /** As every host of the run starts its replica of the shard. */
+  replicaOptions(shardId: number): ReplicaOptions {
+    const { plan } = this.owner;
+    const { memberIds } = plan.shards.find((shard) => shard.shardId === shardId)!;
+    return {
+      shardId,
+      replicaId: this.id,
+      // Named at every start, as most programs do.
+      members: Object.fromEntries(memberIds.map((id) => [id, `host${id}:7000`])),
+      electionRtt: plan.electionRtt,
+      heartbeatRtt: plan.heartbeatRtt,
+      snapshotEntries: plan.snapshotEntries,
+      compactionOverhead: plan.compactionOverhead,
+      preVote: plan.preVote,
+    };
   }
 
   get isUp(): boolean {
@@ -120,21 +143,7 @@ export class SimHost {
     this.listen(host, generation);
     for (const { shardId, memberIds } of plan.shards) {
       if (!memberIds.includes(this.id)) continue;
-      // Named at every start, as most programs do.
-      const members = Object.fromEntries(memberIds.map((id) => [id, `host${id}:7000`]));
-      await host.startReplica(
-        {
-          shardId,
-          replicaId: this.id,
-          members,
-          electionRtt: plan.electionRtt,
-          heartbeatRtt: plan.heartbeatRtt,
-          snapshotEntries: plan.snapshotEntries,
-          compactionOverhead: plan.compactionOverhead,
-          preVote: plan.preVote,
-        },
-        () => this.owner.createStateMachine(this, shardId),
-      );
+      await host.startReplica(this.replicaOptions(shardId), () => this.owner.createStateMachine(this, shardId));
     }
   }
 
@@ -145,10 +154,13 @@ export class SimHost {
       ['snapshotCreated', 'snapshotsCreated'],
       ['snapshotRecovered', 'snapshotsInstalled'],
       ['logCompacted', 'logCompactions'],
-      ['memberRefused', 'membersRefused'],
       ['diskFull', 'diskFullPeriods'],
     ];
     for (const [event, name] of counted) host.on(event, () => owner.count(name));
+    host.on('memberRefused', ({ shardId, memberId, reason }) => {
+      owner.count('membersRefused');
+      owner.note(this, 'refuses', `member ${memberId} of shard ${shardId}:`, reason);
+    });
     host.on('hostFailed', () => {
       owner.count('hostFailures');
       if (generation === this.generation) this.restartLater('the log failed');

@@ -15,8 +15,17 @@ export interface ObservedHost {
   readonly name: string;
   /** Set while its process runs. */
   readonly host: NodeHost | undefined;
-  /** Its disk was damaged for good: it may have forgotten what it promised. */
+  /** Its disk was damaged for good: it need not come back, but if it does nothing is missing. */
   readonly isDamaged: boolean;
+  /** Its disk was lost or rolled back: it forgot what it had promised, and its peers must refuse it. */
+  readonly isForgetful: boolean;
+}
+
+/** Durable term and vote, and the log they stand beside. */
+export interface Promised {
+  readonly term: number;
+  readonly vote: number;
+  readonly view: ReplicaView;
 }
 
 /** The last look at one replica. */
@@ -73,7 +82,7 @@ export class Observer {
       const before = seen;
       seen = new Seen(view);
       this.seen.set(key, seen);
-      if (before !== undefined && !owner.isDamaged) this.checkRestart(owner, before, view);
+      if (before !== undefined && !owner.isForgetful) this.checkRestart(owner, before, view);
     }
     const { term, role, commitIndex, appliedIndex, lastIndex } = view;
     const isSame =
@@ -96,8 +105,15 @@ export class Observer {
     holds(appliedIndex <= commitIndex && commitIndex <= lastIndex, 'applied ≤ committed ≤ last', () => {
       return `${who}: ${appliedIndex}, ${commitIndex}, ${lastIndex}`;
     });
+    holds(appliedIndex <= Math.max(view.durableIndex, view.compactedIndex), 'applied means durable here', () => {
+      return `${who}: applied ${appliedIndex}, durable ${view.durableIndex}`;
+    });
     holds(view.compactedIndex <= appliedIndex, 'compacted ≤ applied', () => `${who}: ${view.compactedIndex}`);
     this.checkEntries(truth, seen, view);
+    if (role === 'leader' && seen.role === 'leader' && seen.term === term && commitIndex > seen.commitIndex) {
+      // Raft §5.4.2: only what is of its own term is counted.
+      holds(view.termAt(commitIndex) === term, 'a leader commits entries of its term', () => `${who}: ${commitIndex}`);
+    }
     if (commitIndex > seen.commitIndex) this.checkCommits(truth, seen.commitIndex, view);
     if (role === 'leader' && (seen.role !== 'leader' || seen.term !== term)) this.checkLeader(truth, view);
     if (role !== seen.role || term !== seen.term) this.trace.note(owner.name, `shard ${shardId}`, role, 'term', term);
@@ -142,7 +158,7 @@ export class Observer {
       const view = this.seen.get(`${truth.shardId}/${id}`)?.view;
       if (view === undefined) continue;
       const isThere = view.compactedIndex >= index || (view.durableIndex >= index && view.termAt(index) === term);
-      if (isThere || owner.isDamaged) holders++;
+      if (isThere || owner.isForgetful) holders++;
     }
     holds(holders > members.length / 2, 'committed means durable on a majority', () => {
       return `entry ${index} of shard ${truth.shardId} was committed with ${holders} of ${members.length} replicas having it`;
@@ -164,16 +180,7 @@ export class Observer {
 
   /** What was on the disk when the process ended is there again. */
   private checkRestart(owner: ObservedHost, before: Seen, view: ReplicaView): void {
-    const old = before.view;
-    const who = `${owner.name}, shard ${view.shardId}`;
-    holds(view.lastIndex >= old.durableIndex, 'a restart keeps the log', () => {
-      return `${who}: entries up to ${old.durableIndex} were durable, now the log ends at ${view.lastIndex}`;
-    });
-    for (let index = Math.max(old.compactedIndex, view.compactedIndex) + 1; index <= old.durableIndex; index++) {
-      holds(view.termAt(index) === old.termAt(index), 'a restart keeps the log', () => {
-        return `${who}: entry ${index} had term ${old.termAt(index)}, now ${view.termAt(index)}`;
-      });
-    }
+    checkLogKept(`${owner.name}, shard ${view.shardId}`, before.view, view);
     this.count('recoveries');
   }
 
@@ -182,7 +189,7 @@ export class Observer {
     const key = `${shardId}/${owner.id}`;
     const before = this.durable.get(key);
     this.durable.set(key, { term, vote });
-    if (before === undefined || owner.isDamaged) return;
+    if (before === undefined || owner.isForgetful) return;
     const who = `${owner.name}, shard ${shardId}`;
     holds(
       term >= before.term,
@@ -195,6 +202,13 @@ export class Observer {
 
   onDurable(owner: ObservedHost, shardId: number, term: number, vote: number): void {
     this.durable.set(`${shardId}/${owner.id}`, { term, vote });
+  }
+
+  /** What `owner` has promised of a shard up to now: whatever happens to it, this must be there again. */
+  promiseOf(owner: ObservedHost, shardId: number): Promised | undefined {
+    const view = this.viewOf(owner, shardId) ?? this.seen.get(`${shardId}/${owner.id}`)?.view;
+    const state = this.durable.get(`${shardId}/${owner.id}`);
+    return state === undefined || view === undefined ? undefined : { ...state, view };
   }
 
   /** A frame leaves `owner`: nothing in it may promise what is not durable (fault F12). */
@@ -232,8 +246,8 @@ export class Observer {
     if (view === undefined) return;
     const isPreVote = type === MessageType.RequestPreVote || type === MessageType.RequestPreVoteResponse;
     if (!isPreVote) this.checkTerm(owner, view, term, NAMES[type] ?? String(type));
-    // What a damaged host says is for its peers to refuse.
-    if (owner.isDamaged) return;
+    // For its peers to refuse.
+    if (owner.isForgetful) return;
     const truth = this.truths.get(shardId)!;
     if (type === MessageType.RequestVote) truth.grantsVote(term, from, from);
     else if (type === MessageType.RequestVoteResponse && !rejected) {
@@ -245,7 +259,8 @@ export class Observer {
     }
     const isAck = type === MessageType.HeartbeatResponse || (type === MessageType.ReplicateResponse && !rejected);
     if (isAck && term === view.term) {
-      holds(logIndex <= view.durableIndex, 'acknowledged means durable', () => {
+      // What a snapshot is replacing right now is still on the disk, in the old log.
+      holds(logIndex <= Math.max(view.durableIndex, view.compactedIndex), 'acknowledged means durable', () => {
         return `replica ${from} of shard ${shardId} acknowledges ${logIndex} and has ${view.durableIndex}`;
       });
     }
@@ -263,6 +278,21 @@ export class Observer {
     });
   }
 
+  /** Replicas that have applied the same have the same sessions, in the same order. */
+  checkSessions(shardId: number): void {
+    const hashes = new Map<number, number>();
+    for (const owner of this.hosts) {
+      const view = this.viewOf(owner, shardId);
+      if (view === undefined || view.status !== 'running' || owner.isForgetful) continue;
+      const known = hashes.get(view.appliedIndex);
+      const hash = view.sessionHash();
+      holds(known === undefined || known === hash, 'replicas agree on sessions', () => {
+        return `${owner.name} has other sessions of shard ${shardId} at ${view.appliedIndex} than another host`;
+      });
+      hashes.set(view.appliedIndex, hash);
+    }
+  }
+
   /** Whether every healthy replica of the shard has applied all that was ever committed. */
   isConverged(shardId: number): boolean {
     const members = this.membersOf.get(shardId)!;
@@ -270,6 +300,18 @@ export class Observer {
       if (owner.isDamaged || !members.includes(owner.id)) return true;
       const view = this.viewOf(owner, shardId);
       return view?.status === 'running' && view.appliedIndex === this.truths.get(shardId)!.commitIndex;
+    });
+  }
+}
+
+/** Every entry that was durable in `old` is in `view`. */
+export function checkLogKept(who: string, old: ReplicaView, view: ReplicaView): void {
+  holds(view.lastIndex >= old.durableIndex, 'a restart keeps the log', () => {
+    return `${who}: entries up to ${old.durableIndex} were durable, now the log ends at ${view.lastIndex}`;
+  });
+  for (let index = Math.max(old.compactedIndex, view.compactedIndex) + 1; index <= old.durableIndex; index++) {
+    holds(view.termAt(index) === old.termAt(index), 'a restart keeps the log', () => {
+      return `${who}: entry ${index} had term ${old.termAt(index)}, now ${view.termAt(index)}`;
     });
   }
 }

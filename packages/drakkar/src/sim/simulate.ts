@@ -21,6 +21,8 @@ export interface SimulationOptions extends PlanOptions {
   readonly workload: Workload;
   /** Keep readable lines of what happened; slower. Default false. */
   readonly trace?: boolean;
+  /** Called right before a file operation of a host is carried out. */
+  readonly onDiskOperation?: (host: SimHost, observer: Observer) => void;
 }
 
 export interface SimulationFailure {
@@ -117,6 +119,17 @@ class Run implements HostOwner {
       },
       dice.stream('faults'),
     );
+    const { onDiskOperation } = options;
+    if (onDiskOperation !== undefined) {
+      for (const host of hosts) {
+        const { disk } = host.machine;
+        const { fault } = disk;
+        disk.fault = (...operation) => {
+          this.guarded(() => onDiskOperation(host, this.observer));
+          return fault(...operation);
+        };
+      }
+    }
     world.afterEvent = () => {
       if (this.violation === undefined) this.observer.look();
       if (this.violation !== undefined) throw this.violation;
@@ -137,7 +150,7 @@ class Run implements HostOwner {
       this.nemesis.end();
       await this.progress();
       this.clients.checkEnd();
-      this.workload.check?.();
+      this.workload.check?.(({ shardId, id }) => this.observer.truths.get(shardId)?.indexOf.get(id));
       for (const host of this.hosts) if (host.host !== undefined) host.reportCounters(host.host);
       return undefined;
     } catch (error) {
@@ -167,6 +180,7 @@ class Run implements HostOwner {
         rethrowViolation(error);
         throw late(`the replicas of shard ${shardId} did not catch up`);
       });
+      this.observer.checkSessions(shardId);
     }
   }
 

@@ -15,8 +15,8 @@ export interface Workload {
   /** Called when a call begins, with its number, and when it ends. */
   onCall?(call: WorkloadCall): void;
   onEnd?(call: WorkloadCall, outcome: CallOutcome, answer: unknown, nowMs: number): void;
-  /** At the end of a run: throws when something is wrong. */
-  check?(): void;
+  /** At the end of a run: throws when something is wrong. `appliedAt` gives the log index of a write, undefined when it never happened. */
+  check?(appliedAt: (call: WorkloadCall) => number | undefined): void;
 }
 
 export interface WorkloadCall {

@@ -97,6 +97,26 @@ export class World implements Clock {
     return promise;
   }
 
+  /** The same within one call, for a world inside another one's event; promises of the outer world settle, too. */
+  settleNow<T>(promise: Promise<T>, limitMs = 60_000): T {
+    if (settlePromises === undefined) throw new Error('this Node has no way to run microtasks within a call');
+    let outcome: { readonly value: T } | { readonly error: unknown } | undefined;
+    promise.then(
+      (value) => (outcome = { value }),
+      (error: unknown) => (outcome = { error }),
+    );
+    const end = this.timeMs + limitMs;
+    for (;;) {
+      settlePromises();
+      if (outcome !== undefined) break;
+      if (this.events.length === 0 || this.events[0].timeMs > end)
+        throw new Error(`not settled in ${limitMs} virtual ms`);
+      this.handleNext();
+    }
+    if ('error' in outcome) throw outcome.error;
+    return outcome.value;
+  }
+
   /** Handles events, each with all microtasks that follow from it, until `isDone`; starts in a turn of the loop of its own. */
   private pump(isDone: () => boolean): Promise<void> {
     return new Promise((resolve, reject) => {

@@ -1,0 +1,19 @@
+/** What the command and its worker processes say to each other. */
+import type { CrashPointReport, FaultKind, SimulationReport } from '../../src/sim/index.ts';
+
+export interface Job {
+  readonly id: number;
+  readonly kind: 'seed' | 'crash-points';
+  readonly seed: number;
+  readonly operations?: number | undefined;
+  readonly faults?: readonly FaultKind[] | undefined;
+  /** For crash points: every so many file operations. */
+  readonly every?: number | undefined;
+}
+
+export type Outcome = Omit<SimulationReport, 'trace'> & Partial<Pick<CrashPointReport, 'states'>>;
+
+export interface Answer {
+  readonly id: number;
+  readonly outcome: Outcome;
+}

@@ -1,0 +1,97 @@
+/**
+ * Bugs planted into a copy of the sources: each must be caught. One that is not is a hole in the checks; one whose text is gone from
+ * the sources is planted anew, never dropped.
+ */
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { PLANTS, type Plant } from './plants.ts';
+import { Pool, WorkerFailure } from './pool.ts';
+import { endProgress, progress } from './report.ts';
+
+const SEEDS_MAX = 1000;
+const CRASH_POINT_SEEDS_MAX = 3;
+/** A bug may make a run spin. */
+const SEED_TIMEOUT_MS = 60_000;
+
+export interface PlantedOptions {
+  readonly only: readonly string[] | undefined;
+  readonly from: number;
+  readonly json: boolean;
+}
+
+interface Catch {
+  readonly name: string;
+  readonly seeds: number;
+  readonly by: string | undefined;
+}
+
+export async function runPlanted({ only, from, json }: PlantedOptions): Promise<boolean> {
+  const plants = PLANTS.filter(({ name }) => only === undefined || only.includes(name));
+  const root = mkdtempSync(join(tmpdir(), 'drakkar-planted-'));
+  const caught: Catch[] = [];
+  try {
+    const queue = [...plants];
+    const next = async (): Promise<void> => {
+      for (let plant = queue.shift(); plant !== undefined; plant = queue.shift()) {
+        const result = await hunt(plant, join(root, plant.name), from);
+        caught.push(result);
+        endProgress();
+        const how = result.by === undefined ? 'NOT CAUGHT' : `caught by seed ${result.seeds}: ${result.by}`;
+        console.log(`${plant.name.padEnd(40)} ${how}`);
+      }
+    };
+    await Promise.all([next(), next()]);
+  } finally {
+    rmSync(root, { recursive: true, force: true });
+  }
+  const missed = caught.filter(({ by }) => by === undefined).map(({ name }) => name);
+  console.log(`${caught.length - missed.length} of ${plants.length} planted bugs caught`);
+  if (json)
+    console.log(
+      JSON.stringify({ planted: plants.length, caught: caught.length - missed.length, missed, bugs: caught }),
+    );
+  return missed.length === 0 && plants.length > 0;
+}
+
+async function hunt(plant: Plant, dir: string, from: number): Promise<Catch> {
+  copySources(dir);
+  apply(plant, dir);
+  const pool = new Pool(join(dir, 'scripts/sim/worker.ts'), 1, SEED_TIMEOUT_MS);
+  const kind = plant.kind ?? 'seed';
+  const most = kind === 'seed' ? SEEDS_MAX : CRASH_POINT_SEEDS_MAX;
+  try {
+    for (let tried = 1; tried <= most; tried++) {
+      progress(`${plant.name}: seed ${tried}`);
+      try {
+        const { failure } = await pool.run({ kind, seed: from + tried - 1, faults: plant.faults });
+        if (failure !== undefined) return { name: plant.name, seeds: tried, by: failure.rule };
+      } catch (error) {
+        if (!(error instanceof WorkerFailure)) throw error;
+        return { name: plant.name, seeds: tried, by: 'the process died or hung' };
+      }
+    }
+    return { name: plant.name, seeds: most, by: undefined };
+  } finally {
+    pool.close();
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+function copySources(dir: string): void {
+  const home = fileURLToPath(new URL('../..', import.meta.url));
+  for (const part of ['src', 'scripts', 'package.json']) cpSync(join(home, part), join(dir, part), { recursive: true });
+}
+
+/** Throws when the text stands there not exactly once. */
+export function apply({ name, file, from, to }: Plant, dir: string): void {
+  const path = join(dir, 'src', file);
+  const source = readFileSync(path, 'utf8');
+  const times = source.split(from).length - 1;
+  if (times !== 1) throw new Error(`${name}: its text stands in ${file} ${times} times, not once`);
+  writeFileSync(
+    path,
+    source.replace(from, () => to),
+  );
+}

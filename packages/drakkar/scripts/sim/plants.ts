@@ -1,0 +1,289 @@
+/** The planted bugs: each replaces a text that stands exactly once in one file of `src/`. */
+import type { FaultKind } from '../../src/sim/index.ts';
+
+export interface Plant {
+  readonly name: string;
+  /** Below `src/`. */
+  readonly file: string;
+  readonly from: string;
+  readonly to: string;
+  /** How it is hunted. Default: by seeds. */
+  readonly kind?: 'seed' | 'crash-points';
+  /** Default: a mix by the seed. */
+  readonly faults?: readonly FaultKind[];
+}
+
+export const PLANTS: readonly Plant[] = [
+  // Elections.
+  {
+    name: 'vote-leaves-before-it-is-durable',
+    file: 'raft/raft.ts',
+    from: 'this.outbox.send(message, this.stateWrite);',
+    to: 'this.outbox.send(message, 0);',
+  },
+  {
+    name: 'votes-twice-in-a-term',
+    file: 'raft/election.ts',
+    from: 'const isFree = raft.vote === message.from || (raft.vote === 0 && raft.leaderId === 0);',
+    to: 'const isFree = true;',
+  },
+  {
+    name: 'votes-for-an-outdated-log',
+    file: 'raft/election.ts',
+    from: 'return message.logTerm > lastTerm || (message.logTerm === lastTerm && message.logIndex >= lastIndex);',
+    to: 'return true;',
+  },
+  {
+    name: 'votes-for-the-longer-log',
+    file: 'raft/election.ts',
+    from: 'return message.logTerm > lastTerm || (message.logTerm === lastTerm && message.logIndex >= lastIndex);',
+    to: 'return message.logIndex >= lastIndex;',
+  },
+  {
+    name: 'quorum-of-half',
+    file: 'raft/quorum.ts',
+    from: 'return (voters >>> 1) + 1;',
+    to: 'return Math.max(1, voters >>> 1);',
+  },
+  {
+    name: 'own-vote-counts-at-once',
+    file: 'raft/election.ts',
+    from: '  raft.votes = [];\n  raft.persistIfDirty();',
+    to: '  raft.votes = [];\n  raft.votes[raft.selfSlot] = true;\n  raft.persistIfDirty();',
+    kind: 'seed',
+  },
+  // Commitment.
+  {
+    name: 'commits-entries-of-older-terms',
+    file: 'raft/leading.ts',
+    from: 'if (index > raft.commitIndex && raft.termStartIndex > 0 && index >= raft.termStartIndex) raft.commitIndex = index;',
+    to: 'if (index > raft.commitIndex) raft.commitIndex = index;',
+  },
+  {
+    name: 'leader-counts-what-it-has-not-flushed',
+    file: 'raft/leading.ts',
+    from: 'slot === raft.selfSlot ? raft.writes.durableIndex :',
+    to: 'slot === raft.selfSlot ? raft.log.lastIndex :',
+  },
+  {
+    name: 'commit-beyond-what-is-verified',
+    file: 'raft/following.ts',
+    from: 'const commit = Math.min(commitIndex, raft.verifiedIndex);',
+    to: 'const commit = Math.min(commitIndex, raft.log.lastIndex);',
+  },
+  {
+    name: 'heartbeat-commit-beyond-match',
+    file: 'raft/leading.ts',
+    from: 'if (!isOther(raft, member)) continue;\n    const commit = Math.min(member.matchIndex, raft.commitIndex);',
+    to: 'if (!isOther(raft, member)) continue;\n    const commit = raft.commitIndex;',
+  },
+  {
+    name: 'applies-what-is-not-durable-here',
+    file: 'raft/raft.ts',
+    from: 'return Math.min(this.commitIndex, this.writes.durableIndex);',
+    to: 'return this.commitIndex;',
+  },
+  // Replication.
+  {
+    name: 'ack-before-flush',
+    file: 'raft/following.ts',
+    from: 'const index = Math.min(raft.writes.durableIndex, raft.verifiedIndex);\n  if (index <= raft.ackedIndex',
+    to: 'const index = Math.min(raft.log.lastIndex, raft.verifiedIndex);\n  if (index <= raft.ackedIndex',
+  },
+  {
+    name: 'ack-beyond-what-this-leader-verified',
+    file: 'raft/following.ts',
+    from: 'const index = Math.min(raft.writes.durableIndex, raft.verifiedIndex);\n  if (index <= raft.ackedIndex',
+    to: 'const index = raft.writes.durableIndex;\n  if (index <= raft.ackedIndex',
+  },
+  {
+    name: 'heartbeat-ack-beyond-what-was-verified',
+    file: 'raft/following.ts',
+    from: '    logIndex: Math.min(raft.writes.durableIndex, raft.verifiedIndex),',
+    to: '    logIndex: raft.writes.durableIndex,',
+  },
+  {
+    name: 'verified-index-survives-the-term',
+    file: 'raft/election.ts',
+    from: '    raft.vote = 0;\n    raft.isStateDirty = true;\n    raft.verifiedIndex = raft.commitIndex;',
+    to: '    raft.vote = 0;\n    raft.isStateDirty = true;',
+  },
+  {
+    name: 'stale-storage-ack',
+    file: 'raft/writes.ts',
+    from: '      if (this.indexes[slot] > index) this.indexes[slot] = index;',
+    to: '',
+  },
+  {
+    name: 'truncation-leaves-the-durable-index',
+    file: 'raft/writes.ts',
+    from: '    if (this.durableIndex > index) this.durableIndex = index;',
+    to: '',
+  },
+  {
+    name: 'previous-term-not-compared',
+    file: 'raft/following.ts',
+    from: 'if (previous > raft.commitIndex && log.termAt(previous) !== header.prevTerm) {',
+    to: 'if (previous > log.lastIndex) {',
+  },
+  {
+    name: 'conflicting-entries-stay',
+    file: 'raft/following.ts',
+    from: '    if (own.term !== header.term) {',
+    to: '    if (own.term > header.term) {',
+  },
+  {
+    name: 'lost-probe-is-never-repeated',
+    file: 'raft/leading.ts',
+    from: '      member.isWaiting = false;\n      raft.lags = true;\n    }\n  } else if',
+    to: '      raft.lags = true;\n    }\n  } else if',
+  },
+  // Reads.
+  {
+    name: 'reads-before-the-first-commit-of-the-term',
+    file: 'raft/leading.ts',
+    from: 'if (!raft.reads.hasWaiting || raft.termStartIndex === 0 || raft.commitIndex < raft.termStartIndex) return;',
+    to: 'if (!raft.reads.hasWaiting) return;',
+  },
+  {
+    name: 'reads-without-asking-anybody',
+    file: 'raft/leading.ts',
+    from: '  if (raft.quorum === 1) releaseReads(raft, round);\n  else broadcastHeartbeat(raft);',
+    to: '  releaseReads(raft, round);',
+  },
+  {
+    name: 'reads-confirmed-by-older-answers',
+    file: 'raft/leading.ts',
+    from: 'if (message.hint > 0) confirmRound(raft, member, message.hint);',
+    to: 'confirmRound(raft, member, raft.reads.round);',
+  },
+  {
+    name: 'reads-before-they-are-applied',
+    file: 'engine/replica.ts',
+    from: 'if (this.reads.isServable(this.raft.appliedIndex)) this.reads.serve(this.raft.appliedIndex, this.lookup);',
+    to: 'this.reads.serve(Number.MAX_SAFE_INTEGER - 1, this.lookup);',
+  },
+  // Sessions and outcomes.
+  {
+    name: 'session-retry-applied-again',
+    file: 'rsm/rsm.ts',
+    from: '    if (known !== undefined) {\n      report(u32, word, index, ApplyStatus.Ok, known, sink);\n      return;\n    }\n',
+    to: '',
+  },
+  {
+    name: 'session-order-differs-after-a-snapshot',
+    file: 'rsm/sessions.ts',
+    from: '    let word = 1;\n    for (const session of this.byClient.values()) {',
+    to: '    let word = 1;\n    for (const session of [...this.byClient.values()].reverse()) {',
+  },
+  {
+    name: 'sessions-missing-in-snapshots',
+    file: 'rsm/rsm.ts',
+    from: 'encodeSection(this.sessions.encode());',
+    to: 'encodeSection(new Sessions(this.maxSessions).encode());',
+  },
+  {
+    name: 'a-timeout-is-called-not-applied',
+    file: 'errors.ts',
+    from: '  ERR_TIMEOUT: unknown,',
+    to: '  ERR_TIMEOUT: again,',
+  },
+  {
+    name: 'applies-while-a-snapshot-streams',
+    file: 'engine/replica.ts',
+    from: 'if (this.isRestoring || rsm.busy) return false;',
+    to: 'if (this.isRestoring) return false;',
+  },
+  // The log on disk.
+  {
+    name: 'goes-on-after-a-failed-write',
+    file: 'wal/wal.ts',
+    from: '      this.fail(diskError(cause, this.current.path, true));\n      return;',
+    to: '      void diskError;',
+  },
+  {
+    name: 'tail-is-trusted-after-a-failed-flush',
+    file: 'wal/wal.ts',
+    from: '  if (tail !== undefined) await rewrite(tail.segment, tail.offset, tail.sizeBytes);\n',
+    to: '',
+    faults: ['write-error', 'power-loss', 'crash', 'cluster-power-loss'],
+  },
+  {
+    name: 'segments-without-flush',
+    file: 'wal/segments.ts',
+    from: "const file = await this.env.fs.open(path, 'write', { dataSync: true });\n    return new Segment(epoch, path, file, undefined",
+    to: "const file = await this.env.fs.open(path, 'write');\n    return new Segment(epoch, path, file, undefined",
+  },
+  {
+    name: 'segment-name-not-flushed',
+    file: 'wal/segments.ts',
+    from: '    await this.env.fs.rename(spare, path);\n    await this.env.fs.syncDirectory(this.dir);',
+    to: '    await this.env.fs.rename(spare, path);',
+  },
+  {
+    name: 'truncation-not-marked',
+    file: 'engine/inbound.ts',
+    from: 'flags: truncates ? BLOCK_TRUNCATES : 0,',
+    to: 'flags: 0,',
+  },
+  {
+    name: 'refused-block-replayed-at-recovery',
+    file: 'engine/inbound.ts',
+    from: '    if (verdict !== BlockVerdict.Whole && verdict !== BlockVerdict.Suffix) {\n      this.verbatim = false;\n',
+    to: '    if (verdict !== BlockVerdict.Whole && verdict !== BlockVerdict.Suffix) {\n',
+  },
+  {
+    name: 'moved-blocks-out-of-order',
+    file: 'wal/replay.ts',
+    from: 'const items = shard.hasMoved ? shard.items.sort(byOrder) : shard.items;',
+    to: 'const { items } = shard;',
+  },
+  {
+    name: 'reset-of-the-log-not-marked',
+    file: 'engine/engine.ts',
+    from: 'resetsLog || replica.raft.restoreReset',
+    to: 'resetsLog',
+  },
+  {
+    name: 'damage-taken-for-a-torn-tail',
+    file: 'wal/scan.ts',
+    from: 'if (group !== undefined && group.header.groupNumber > end.groupNumber) {',
+    to: 'if (group === undefined && probe < 0) {',
+    faults: ['bit-rot', 'zeroed-sector', 'crash'],
+  },
+  {
+    name: 'snapshot-not-flushed',
+    file: 'rsm/snapshotter.ts',
+    from: '        await file.sync();\n',
+    to: '',
+    kind: 'crash-points',
+  },
+  {
+    name: 'snapshot-name-not-flushed',
+    file: 'rsm/snapshotter.ts',
+    from: '      await this.fs.rename(temporary, path);\n      await this.fs.syncDirectory(this.dir);',
+    to: '      await this.fs.rename(temporary, path);',
+    kind: 'crash-points',
+  },
+  {
+    name: 'compaction-past-an-unfinished-snapshot',
+    file: 'engine/snapshots.ts',
+    from: '      await replica.snapshotter.save(index, replica.rsm.saveImage(replica.stopController.signal));\n      if (replica.status',
+    to: '      const saved = replica.snapshotter.save(index, replica.rsm.saveImage(replica.stopController.signal));\n      await this.record(replica, index, term);\n      await saved;\n      if (replica.status',
+    kind: 'crash-points',
+  },
+  // Who one is.
+  {
+    name: 'start-counter-not-flushed',
+    file: 'engine/directory.ts',
+    from: '  await fs.rename(temporary, path);\n  await fs.syncDirectory(dir);',
+    to: '  await fs.rename(temporary, path);',
+  },
+  {
+    name: 'wiped-replica-votes',
+    file: 'engine/incarnation.ts',
+    from: 'if (!sameDirectory || identity.startCounter < pin.startCounter) {',
+    to: 'if (sameDirectory && !sameDirectory) {',
+    faults: ['lost-disk', 'rolled-back-disk', 'isolate-leader', 'crash', 'partition'],
+  },
+];

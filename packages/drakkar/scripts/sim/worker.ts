@@ -1,0 +1,33 @@
+/** Runs one seed after the other for the command that forked it. Also runs from a copy of the sources with a planted bug. */
+import { StoreWorkload, crashPoints, simulate } from '../../src/sim/index.ts';
+import type { Answer, Job, Outcome } from './messages.ts';
+
+async function run(job: Job): Promise<Outcome> {
+  const { seed, operations, faults, every } = job;
+  const options = {
+    seed,
+    ...(operations === undefined ? {} : { operations }),
+    ...(faults === undefined ? {} : { faults }),
+  };
+  if (job.kind === 'crash-points') {
+    const { trace: _, ...outcome } = await crashPoints({
+      ...options,
+      workload: () => new StoreWorkload(),
+      ...(every === undefined ? {} : { every }),
+    });
+    return outcome;
+  }
+  const { trace: _, ...outcome } = await simulate({ ...options, workload: new StoreWorkload() });
+  return outcome;
+}
+
+process.on('message', (job: Job) => {
+  run(job).then(
+    (outcome) => process.send?.({ id: job.id, outcome } satisfies Answer),
+    (error: unknown) => {
+      console.error(error);
+      process.exit(1);
+    },
+  );
+});
+process.on('disconnect', () => process.exit(0));
