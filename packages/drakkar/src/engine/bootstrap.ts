@@ -110,6 +110,9 @@ function findOrigin(engine: Engine, start: ReplicaStart): Origin {
   const known = engine.parked.get(start.shardId);
   const { shardId, replicaId } = start;
   if (known === undefined) {
+    // Begun anew, the replica would have forgotten its votes and acknowledgements.
+    const { damage } = engine.log;
+    if (damage !== undefined) throw new DrakkarError('ERR_LOG_CORRUPT', damage.message, { cause: damage });
     if (start.members === undefined) {
       throw new DrakkarError(
         'ERR_SHARD_NOT_BOOTSTRAPPED',

@@ -64,6 +64,8 @@ export interface LogDb {
   readonly isFull: boolean;
   /** Plain numbers by name, for metrics. */
   readonly counters: Readonly<Record<string, number>>;
+  /** Set when the log at large is damaged: a shard that it does not mention may have been in it (F2). */
+  readonly damage: DrakkarError | undefined;
   /** What was found at the opening, by shard id. */
   readonly recovered: ReadonlyMap<number, RecoveredShard>;
   /** Sets who is told, and who knows which blocks of a shard are live (for moving them out of old segments). */

@@ -86,7 +86,7 @@ export async function openWal(options: WalOptions): Promise<Wal> {
   const last = segments[segments.length - 1];
   if (last !== undefined) await rewrite(last, 0, PAGE_BYTES);
   const { recovered, stateEpochs } = replay.finish(damage);
-  const wal = new Wal(env, files, segments, recovered, stateEpochs, end, damage !== undefined, pool);
+  const wal = new Wal(env, files, segments, recovered, stateEpochs, end, damage, pool);
   await wal.begin();
   return wal;
 }
@@ -94,6 +94,7 @@ export async function openWal(options: WalOptions): Promise<Wal> {
 export class Wal implements LogDb {
   readonly name = 'wal';
   readonly recovered: ReadonlyMap<number, RecoveredShard>;
+  readonly damage: DrakkarError | undefined;
   readonly counters: WalCounters = {
     groups: 0,
     frames: 0,
@@ -137,7 +138,7 @@ export class Wal implements LogDb {
     recovered: ReadonlyMap<number, RecoveredShard>,
     stateEpochs: ReadonlyMap<number, number>,
     end: LogEnd,
-    isDamaged: boolean,
+    damage: DrakkarError | undefined,
     _pool: SlabPool,
   ) {
     this.env = env;
@@ -148,7 +149,8 @@ export class Wal implements LogDb {
     for (const [shardId, epoch] of stateEpochs)
       this.states.set(shardId, { state: recovered.get(shardId)!.state, epoch });
     this.end = end;
-    this.compaction = new Compaction(this, isDamaged);
+    this.damage = damage;
+    this.compaction = new Compaction(this, damage !== undefined);
   }
 
   /** Every opening writes to a segment of its own, never behind an old tail (F1). */

@@ -373,3 +373,16 @@ test('a disk that cannot be read at the opening is named', async () => {
     operation === 'read' && path.startsWith(DIR) ? systemError('EIO', path) : undefined;
   await assert.rejects(log.open(), /EIO/);
 });
+
+test('a damaged log says so, also to shards that it does not mention any more', async () => {
+  const log = new TestLog();
+  await log.open();
+  await log.writeState();
+  await log.write({ firstIndex: 1, count: 3 });
+  await log.write({ firstIndex: 4, count: 3 });
+  log.losePower();
+  log.machine.disk.edit(log.segments()[0], (bytes) => bytes.fill(0, PAGE, PAGE * 2));
+  const recovered = await log.open();
+  assert.equal(recovered.size, 0, 'the shard was in the group that is gone');
+  assert.equal(log.wal.damage?.code, 'ERR_LOG_CORRUPT');
+});
