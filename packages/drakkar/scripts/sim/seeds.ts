@@ -28,6 +28,7 @@ const MUST_REACH = [
   'diskFullPeriods',
   'membersRefused',
   'damagedHostsHalted',
+  'majoritiesLost',
   'sessionsOpened',
   'error ERR_SESSION_NOT_FOUND',
   'error ERR_DROPPED',

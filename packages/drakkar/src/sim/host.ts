@@ -39,7 +39,13 @@ export interface HostOwner {
 }
 
 /** Refusals that a damaged disk explains. */
-const DAMAGE_CODES: ReadonlySet<string> = new Set(['ERR_LOG_CORRUPT', 'ERR_DIR_CORRUPT', 'ERR_SNAPSHOT_CORRUPT']);
+const DAMAGE_CODES: ReadonlySet<string> = new Set([
+  'ERR_LOG_CORRUPT',
+  'ERR_DIR_CORRUPT',
+  'ERR_DIR_FORMAT',
+  'ERR_SNAPSHOT_CORRUPT',
+  'ERR_SHARD_NOT_BOOTSTRAPPED',
+]);
 /** Refusals that pass: the disk is full or fails now, and will not for ever. */
 const PASSING_CODES: ReadonlySet<string> = new Set(['ERR_DISK_FULL', 'ERR_DISK_FAILED']);
 
@@ -53,6 +59,8 @@ export class SimHost {
   generation = 0;
   isDamaged = false;
   isForgetful = false;
+  /** It is started as an operator does who knows that the shard is an old one: without its first members. */
+  isWithoutMembers = false;
   /** Reads of files may fail or lie at the moment: refusals of what was read are explained. */
   hasReadFaults = false;
   isStarting = false;
@@ -89,7 +97,7 @@ export class SimHost {
       shardId,
       replicaId: this.id,
       // Named at every start, as most programs do.
-      members: Object.fromEntries(memberIds.map((id) => [id, `host${id}:7000`])),
+      ...(this.isWithoutMembers ? {} : { members: Object.fromEntries(memberIds.map((id) => [id, `host${id}:7000`])) }),
       electionRtt: plan.electionRtt,
       heartbeatRtt: plan.heartbeatRtt,
       snapshotEntries: plan.snapshotEntries,

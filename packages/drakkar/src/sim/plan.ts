@@ -29,6 +29,8 @@ export interface Plan {
   /** Probability that a sector, or a name, that was not flushed survives a power cut. */
   readonly keepShare: number;
   readonly preVote: boolean;
+  /** More disks are lost than can be borne: nothing may be acknowledged after that. */
+  readonly losesMajority: boolean;
 }
 
 export interface PlanOptions {
@@ -39,6 +41,8 @@ export interface PlanOptions {
   readonly operations?: number;
   /** Default: a mix by the seed. */
   readonly faults?: readonly FaultKind[];
+  /** Most hosts lose their disks on the way: the run must halt safely. Default: one run in fifty. */
+  readonly losesMajority?: boolean;
 }
 
 export function drawPlan(dice: Dice, options: PlanOptions): Plan {
@@ -71,6 +75,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     diskMs: dice.pick([0.1, 0.5, 3]),
     keepShare: dice.pick([0, 0.2, 0.5, 0.9, 1]),
     preVote: dice.chance(0.85),
+    losesMajority: options.losesMajority ?? dice.stream('majority').chance(0.02),
   };
 }
 

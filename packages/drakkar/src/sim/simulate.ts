@@ -6,14 +6,14 @@ import { silentLogger, type Logger } from '../env/env.ts';
 import { MemoryMachines } from '../testing.ts';
 import { Clients } from './clients.ts';
 import { Dice } from './dice.ts';
-import { SimHost, describe, type HostOwner } from './host.ts';
+import { DATA_DIR, SimHost, describe, type HostOwner } from './host.ts';
 import type { StateWatcher } from './log.ts';
 import { WatchedMachine } from './machine.ts';
 import { Nemesis } from './nemesis.ts';
 import { Observer } from './observer.ts';
 import { drawPlan, type Plan, type PlanOptions } from './plan.ts';
 import { Trace } from './trace.ts';
-import { Violation, type ViolationKind } from './violation.ts';
+import { Violation, holds, type ViolationKind } from './violation.ts';
 import type { Workload } from './workload.ts';
 
 export interface SimulationOptions extends PlanOptions {
@@ -49,6 +49,10 @@ const PROGRESS_MS = 60_000;
 /** Virtual time that the faults may last. */
 const FAULTS_MS = 120_000;
 
+/** When most disks are lost, in the runs in which they are, and how long what is under way may take. */
+const HALT_AFTER_MS = 400;
+const HALT_GRACE_MS = 3000;
+
 export async function simulate(options: SimulationOptions): Promise<SimulationReport> {
   const run = new Run(options);
   const failure = await run.failure();
@@ -75,6 +79,7 @@ class Run implements HostOwner {
   private readonly clients: Clients;
   private readonly nemesis: Nemesis;
   private violation: Violation | undefined;
+  private haltedAt: number | undefined;
 
   constructor(options: SimulationOptions) {
     const dice = new Dice(options.seed, 'run');
@@ -143,12 +148,14 @@ class Run implements HostOwner {
       for (const host of this.hosts) host.start();
       await world.until(() => this.hosts.every((host) => host.isUp), PROGRESS_MS);
       this.nemesis.start();
+      if (this.plan.losesMajority) world.schedule(HALT_AFTER_MS, () => this.loseMajority());
       const work = this.clients.run();
       await world.settle(work, FAULTS_MS).catch(rethrowViolation);
       this.clients.stop();
       this.trace.note('run', 'heals');
       this.nemesis.end();
-      await this.progress();
+      if (this.plan.losesMajority) await this.staysHalted();
+      else await this.progress();
       this.clients.checkEnd();
       this.workload.check?.(({ shardId, id }) => this.observer.truths.get(shardId)?.indexOf.get(id));
       for (const host of this.hosts) if (host.host !== undefined) host.reportCounters(host.host);
@@ -182,6 +189,29 @@ class Run implements HostOwner {
       });
       this.observer.checkSessions(shardId);
     }
+  }
+
+  /** Beyond what can be borne: the disks of most hosts are gone. */
+  private loseMajority(): void {
+    this.count('majoritiesLost');
+    for (const host of this.hosts.slice(0, (this.hosts.length >>> 1) + 1)) {
+      this.trace.note('run', 'loses the disk of', host.name);
+      host.losePower(() => false);
+      host.machine.disk.remove(DATA_DIR);
+      host.isDamaged = host.isForgetful = host.isWithoutMembers = true;
+      host.start();
+    }
+    // What was under way may still arrive.
+    this.after(HALT_GRACE_MS, () => (this.haltedAt = this.observer.truths.get(1)!.commitIndex));
+  }
+
+  /** Nothing is committed any more by the few that are left. Shard 1 lives on every host. */
+  private async staysHalted(): Promise<void> {
+    await this.machines.world.run(HALT_AFTER_MS + HALT_GRACE_MS + PROGRESS_MS / 10);
+    const { commitIndex } = this.observer.truths.get(1)!;
+    holds(this.haltedAt === commitIndex, 'without a majority nothing is committed', () => {
+      return `shard 1 went from ${this.haltedAt} to ${commitIndex} after most disks were lost`;
+    });
   }
 
   // What hosts ask for.
