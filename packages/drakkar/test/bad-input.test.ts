@@ -141,7 +141,7 @@ async function stoppedHost(): Promise<TestCluster> {
   return cluster;
 }
 
-test('a directory of another deployment or another address is refused and left as it is', async () => {
+test('scenario 72: a directory of another deployment or another address is refused and left as it is', async () => {
   const cluster = await stoppedHost();
   await assert.rejects(cluster.open(1, { deploymentId: 2 }), is('ERR_DIR_FOREIGN', /belongs to deployment 1, not 2/));
   await assert.rejects(
@@ -383,7 +383,7 @@ test('connections that say nothing are bounded', async () => {
   await cluster.close();
 });
 
-test('a host that was wiped is refused as the replica it was, until it is replaced (F19)', async () => {
+test('scenario 71: a host that was wiped is refused as the replica it was, until it is replaced (F19)', async () => {
   const cluster = new TestCluster();
   await cluster.startAll();
   await cluster.propose(1, 1, 'kept');

@@ -37,7 +37,7 @@ test('a killed leader is replaced, what it acknowledged stays, and it catches up
   await cluster.close();
 });
 
-test('a power cut of all hosts loses nothing that was acknowledged, whatever sectors survive', async () => {
+test('scenario 68: a power cut of all hosts loses nothing that was acknowledged, whatever sectors survive', async () => {
   for (let seed = 1; seed <= 20; seed++) {
     const cluster = new TestCluster({ seed });
     await cluster.startAll();
@@ -62,7 +62,7 @@ test('a power cut of all hosts loses nothing that was acknowledged, whatever sec
   }
 });
 
-test('a partitioned leader steps down, acknowledges nothing, and its entries are replaced', async () => {
+test('scenario 14: a partitioned leader steps down, acknowledges nothing, and its entries are replaced', async () => {
   const cluster = new TestCluster();
   await cluster.startAll();
   const old = cluster.leaderOf(1);
@@ -108,7 +108,7 @@ test('five hosts with overlapping placements: every shard goes to its own member
   await cluster.close();
 });
 
-test('a follower that was away too long gets a snapshot and goes on from there', async () => {
+test('scenario 53: a follower that was away too long gets a snapshot and goes on from there', async () => {
   const cluster = new TestCluster({ replica: { snapshotEntries: 50, compactionOverhead: 10 } });
   await cluster.startAll();
   const away = cluster.followerOf(1);
@@ -134,7 +134,7 @@ test('a follower that was away too long gets a snapshot and goes on from there',
   await cluster.close();
 });
 
-test('a session command is applied once, however often it is tried, and survives a snapshot', async () => {
+test('scenario 61, 62: a session command is applied once, however often it is tried, and survives a snapshot', async () => {
   const cluster = new TestCluster();
   await cluster.startAll();
   const leader = cluster.leaderOf(1);
@@ -209,7 +209,7 @@ test('stopReplica ends what waits, keeps the data, and the replica starts again 
   await cluster.close();
 });
 
-test('a state machine that throws fails its shard wherever the entry is applied, and the other shards live on', async () => {
+test('scenario 74: a state machine that throws fails its shard wherever the entry is applied, and the other shards live on', async () => {
   const cluster = new TestCluster();
   await cluster.startAll([1, 2]);
   const host = cluster.hosts.get(cluster.leaderOf(1))!;

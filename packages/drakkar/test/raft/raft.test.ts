@@ -14,7 +14,7 @@ test('a cluster elects one leader by itself', () => {
   assert.equal(cluster.leaders.size, cluster.leader.raft.term);
 });
 
-test('a lone voter leads only when its vote is durable', () => {
+test('scenario 10: a lone voter leads only when its vote is durable', () => {
   const cluster = new RaftCluster(1);
   const node = cluster.node(1);
   node.raft.campaign();
@@ -25,7 +25,7 @@ test('a lone voter leads only when its vote is durable', () => {
   assert.equal(node.raft.commitIndex, 1);
 });
 
-test('F12: a vote leaves only when it is durable', () => {
+test('scenario 3: F12: a vote leaves only when it is durable', () => {
   const cluster = new RaftCluster(3);
   const voter = cluster.node(1);
   voter.raft.step(messageOf({ type: MessageType.RequestVote, from: 2, term: 4 }));
@@ -37,7 +37,7 @@ test('F12: a vote leaves only when it is durable', () => {
   );
 });
 
-test('a vote is remembered over a crash: the other candidate of the term is refused', () => {
+test('scenario 3: a vote is remembered over a crash: the other candidate of the term is refused', () => {
   const cluster = new RaftCluster(3);
   const voter = cluster.node(1);
   voter.raft.step(messageOf({ type: MessageType.RequestVote, from: 2, term: 4 }));
@@ -58,7 +58,7 @@ test('a vote that was not durable at a crash was never given', () => {
   assert.equal(cluster.parcels.length, 0);
 });
 
-test('nobody votes for a log that is behind: later last term wins, then length', () => {
+test('scenario 1: nobody votes for a log that is behind: later last term wins, then length', () => {
   const cluster = new RaftCluster(3);
   cluster.elect(1).propose(2);
   cluster.settle();
@@ -76,7 +76,7 @@ test('nobody votes for a log that is behind: later last term wins, then length',
   assert.equal(ask(1, 2, 8), true, 'of a newer term, though shorter');
 });
 
-test('pre-vote: an isolated replica does not raise terms and does not disturb when it returns', () => {
+test('scenario 13: pre-vote: an isolated replica does not raise terms and does not disturb when it returns', () => {
   const cluster = new RaftCluster(3);
   cluster.elect(1);
   cluster.isolate(3);
@@ -126,7 +126,7 @@ test('two leaders at a time have different terms, and the older one commits noth
   assert.deepEqual(old.terms(), next.terms());
 });
 
-test('a stuck candidate at a higher term is freed by an answer with its term', () => {
+test('scenario 18: a stuck candidate at a higher term is freed by an answer with its term', () => {
   const cluster = new RaftCluster(3, 1, { preVote: false });
   cluster.elect(1);
   cluster.isolate(3);
@@ -154,7 +154,7 @@ test('an entry is committed with a majority of durable copies, the own one count
   assert.equal(leader.raft.commitIndex, index);
 });
 
-test('two followers commit an entry whose leader has it not durable yet, and the leader applies it only then', () => {
+test('scenario 11: two followers commit an entry whose leader has it not durable yet, and the leader applies it only then', () => {
   const cluster = new RaftCluster(3);
   const leader = cluster.elect(1);
   const index = leader.propose();
@@ -167,7 +167,7 @@ test('two followers commit an entry whose leader has it not durable yet, and the
   assert.equal(leader.raft.applyLimit, index);
 });
 
-test('figure 8: entries of older terms are not committed by counting copies', () => {
+test('scenario 5: figure 8: entries of older terms are not committed by counting copies', () => {
   const cluster = new RaftCluster(5);
   cluster.elect(1);
   const old = cluster.node(1);
@@ -270,7 +270,7 @@ test('a window bounds what is under way to a follower that does not answer; a he
   assert.equal(leader.raft.commitIndex, 21);
 });
 
-test('lost and repeated blocks do no harm', () => {
+test('scenario 24: lost and repeated blocks do no harm', () => {
   const cluster = new RaftCluster(3);
   const leader = cluster.elect(1);
   for (let i = 0; i < 10; i++) leader.propose();
@@ -301,7 +301,7 @@ test('a follower learns the commit index without a new entry, also over a restar
   assert.equal(follower.raft.commitIndex, 3);
 });
 
-test('entries that the leader has compacted are sent as a snapshot, once, and replication goes on behind it', () => {
+test('scenario 28: entries that the leader has compacted are sent as a snapshot, once, and replication goes on behind it', () => {
   const cluster = new RaftCluster(3);
   const leader = cluster.elect(1);
   cluster.isolate(3);
@@ -366,7 +366,7 @@ test('a leader whose disk stands still gives its leadership away and stops heart
 
 // Reads.
 
-test('reads wait for the first commit of the term, and are never lost for it', () => {
+test('scenario 7: reads wait for the first commit of the term, and are never lost for it', () => {
   const cluster = new RaftCluster(3);
   const node = cluster.node(1);
   node.raft.campaign();
@@ -401,7 +401,7 @@ test('all reads of a turn share a round, each is answered with its own context, 
   assert.ok(heartbeats <= 3);
 });
 
-test('a leader that was replaced without knowing it answers no read', () => {
+test('scenario 57: a leader that was replaced without knowing it answers no read', () => {
   const cluster = new RaftCluster(3, 1, { checkQuorum: false });
   const old = cluster.elect(1);
   cluster.isolate(1);
@@ -418,7 +418,7 @@ test('a leader that was replaced without knowing it answers no read', () => {
   assert.deepEqual(old.droppedReads, [9]);
 });
 
-test('an answer to an older round does not confirm a newer read', () => {
+test('scenario 59: an answer to an older round does not confirm a newer read', () => {
   const cluster = new RaftCluster(3);
   const leader = cluster.elect(1);
   leader.raft.readIndex(1);
@@ -437,7 +437,7 @@ test('an answer to an older round does not confirm a newer read', () => {
 
 // Handing over.
 
-test('a transfer ends as done when the target leads', () => {
+test('scenario 31: a transfer ends as done when the target leads', () => {
   const cluster = new RaftCluster(3);
   const leader = cluster.elect(1);
   leader.propose();
@@ -449,7 +449,7 @@ test('a transfer ends as done when the target leads', () => {
   assert.deepEqual(leader.transfers, [[3, 'done']]);
 });
 
-test('a transfer to nobody, to itself, to one that is away, or replaced by another, says how it ended', () => {
+test('scenario 33: a transfer to nobody, to itself, to one that is away, or replaced by another, says how it ended', () => {
   const cluster = new RaftCluster(3);
   const leader = cluster.elect(1);
   leader.raft.transferLeader(9);
@@ -472,7 +472,7 @@ test('a transfer to nobody, to itself, to one that is away, or replaced by anoth
   assert.equal(next.raft.canPropose, true);
 });
 
-test('a transfer waits until its target has caught up', () => {
+test('scenario 32: a transfer waits until its target has caught up', () => {
   const cluster = new RaftCluster(3);
   const leader = cluster.elect(1);
   leader.propose(3);

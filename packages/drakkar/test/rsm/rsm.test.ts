@@ -124,7 +124,7 @@ test('thousands of commands come in bounded batches, by array and by cursor alik
   assert.ok(sizes.every((size) => size <= 1024) && sizes.length === 3, sizes.join());
 });
 
-test('sessions: the table of what becomes of a command', () => {
+test('scenario 64, 65: sessions: the table of what becomes of a command', () => {
   const bench = new Bench();
   assert.deepEqual(bench.apply(command(1, 1, 'early')), [ApplyStatus.SessionNotFound]);
   assert.deepEqual(bench.apply(register(1), register(1)), [0, 0]);
@@ -138,7 +138,7 @@ test('sessions: the table of what becomes of a command', () => {
   assert.deepEqual(bench.machine.lines, ['a', 'b', 'c']);
 });
 
-test('the least recently used session goes first, and the order is the same after a snapshot', async () => {
+test('scenario 63: the least recently used session goes first, and the order is the same after a snapshot', async () => {
   const bench = new Bench(new Journal(), 3);
   bench.apply(register(1), register(2), register(3), command(1, 1, 'used'));
   const copy = new Bench(new Journal(), 3);
@@ -174,7 +174,7 @@ test('an answer that is a view of the command is copied, since those bytes are u
   assert.ok(answer.buffer.byteLength < 1000, 'the answer pins its slab');
 });
 
-test('an image brings back state, sessions and membership, however it is cut', async () => {
+test('scenario 47: an image brings back state, sessions and membership, however it is cut', async () => {
   const bench = new Bench();
   bench.apply(
     register(9),
@@ -218,7 +218,7 @@ test('F17: every flipped byte and every cut of an image is noticed before it is 
   });
 });
 
-test('an image of another shard is refused', async () => {
+test('scenario 75: an image of another shard is refused', async () => {
   const bench = new Bench();
   bench.apply({ line: 'a' });
   const other = new Rsm({
@@ -231,7 +231,7 @@ test('an image of another shard is refused', async () => {
   await assert.rejects(recovering, { code: 'ERR_SNAPSHOT_CORRUPT', message: /of shard 1, not 2/ });
 });
 
-test('while an image streams nothing may be applied, and afterwards it may', async () => {
+test('scenario 56: while an image streams nothing may be applied, and afterwards it may', async () => {
   const bench = new Bench();
   bench.apply({ line: 'a' });
   const chunks = bench.rsm.saveImage(new AbortController().signal)[Symbol.asyncIterator]();

@@ -33,7 +33,7 @@ test('an image is there after a power cut once it was saved', async () => {
   assert.equal(opened.sizeBytes, 5);
 });
 
-test('power may go at any operation: the image is whole, or not there', async () => {
+test('scenario 49: power may go at any operation: the image is whole, or not there', async () => {
   for (let point = 1, isOver = false; !isOver; point++) {
     const { machine, open, settle } = setUp();
     let operations = 0;
@@ -74,7 +74,7 @@ test('at a start, what no record names goes', async () => {
   assert.deepEqual(await settle(snapshotter.list()), [3]);
 });
 
-test('a received image is verified before it has a name', async () => {
+test('scenario 52: a received image is verified before it has a name', async () => {
   const { machine, open, settle } = setUp();
   const snapshotter = open();
   await settle(snapshotter.receive(5, 2, image(5, 'good'), never));
