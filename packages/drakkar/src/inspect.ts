@@ -98,8 +98,10 @@ export function* pinsOf(
   host: NodeHost,
 ): IterableIterator<{ shardId: number; replicaId: number; startCounter: number }> {
   for (const replica of engineOf(host).replicas.values()) {
-    for (const replicaId of replica.raft.slots) {
-      const pin = replica.pins.find((known) => known.replicaId === replicaId);
+    const { raft } = replica;
+    const isDurable = raft.stateWrite <= raft.durableWrite;
+    for (const replicaId of raft.slots) {
+      const pin = isDurable ? replica.pins.find((known) => known.replicaId === replicaId) : undefined;
       yield { shardId: replica.shardId, replicaId, startCounter: pin?.startCounter ?? 0 };
     }
   }

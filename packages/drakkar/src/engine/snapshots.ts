@@ -2,7 +2,7 @@
  * Snapshots of all shards of an engine: taken, sent to those who need one, received, installed. The order on disk is the
  * whole safety: image durable, then its record, only then older entries and images go (fault F14).
  */
-import { DrakkarError } from '../errors.ts';
+import { DrakkarError, diskErrorOf } from '../errors.ts';
 import type { HostIdentity, SnapshotHeader } from '../transport/transport.ts';
 import type { Engine } from './engine.ts';
 import { SNAPSHOT_RETRY_MS } from './limits.ts';
@@ -177,7 +177,8 @@ export class Snapshots {
       replica.snapshotTerm = header.indexTerm;
       raft.restore(header.index, header.indexTerm, rsm.membership);
       raft.applied(header.index);
-    } catch (error) {
+    } catch (cause) {
+      const error = diskErrorOf(cause, `the snapshot at ${header.index}`);
       // The state machine may hold half an image: nothing may be applied to it or read from it any more.
       if (replica.status === 'running') this.engine.failReplica(replica, error);
       throw error;

@@ -25,6 +25,7 @@ const REGRESSIONS: readonly (readonly [seed: number, was: string])[] = [
   [323, 'a read error at opening was reported without a code'],
   [1066, 'what a failed flush had left in the page cache was taken for durable at the next start'],
   [1564, 'a flipped bit in identity.json made another host of this one'],
+  [10827, 'a read error while a snapshot was installed was called a broken invariant'],
   [2418, 'the checks took an acknowledgement for a lie while a snapshot replaced the log'],
 ];
 

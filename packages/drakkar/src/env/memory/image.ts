@@ -43,6 +43,12 @@ class Growing {
   }
 }
 
+function overlap(a: Change, b: Change): boolean {
+  const end = ({ position, bytes }: Change): number =>
+    bytes === undefined ? Number.POSITIVE_INFINITY : position + bytes.length;
+  return a.position < end(b) && b.position < end(a);
+}
+
 export class FileImage {
   readonly isDirectory: boolean;
   mode: number;
@@ -80,11 +86,15 @@ export class FileImage {
     this.seen.resize(sizeBytes);
   }
 
+  /** With what was written to the same bytes before, by a process that is gone maybe. */
   makeDurable(change: Change): void {
     const at = this.pending.indexOf(change);
     if (at < 0) return;
-    this.pending.splice(at, 1);
-    this.carryOut(change);
+    this.pending = this.pending.filter((earlier, i) => {
+      if (i > at || !overlap(earlier, change)) return true;
+      this.carryOut(earlier);
+      return false;
+    });
   }
 
   sync(): void {
