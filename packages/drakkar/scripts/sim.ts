@@ -4,6 +4,7 @@
 import { parseArgs } from 'node:util';
 import { FAULT_KINDS, type FaultKind } from '../src/sim/index.ts';
 import { runCrashPoints } from './sim/crash-points.ts';
+import { runDamage } from './sim/damage.ts';
 import { runDeterminism } from './sim/determinism.ts';
 import { runPlanted } from './sim/planted.ts';
 import { replaySeed } from './sim/replay.ts';
@@ -16,6 +17,7 @@ What (default --seeds 100):
   --determinism N      N seeds twice each; every pair must be equal event for event
   --planted            bugs planted into a copy of the sources, each must be caught; --only NAME for some of them
   --crash-points       every file operation of reference runs as a crash, five ways each
+  --damage N           N damaged bytes, sectors and pages of logs, snapshots and identities, one at a time
   --seed S             one seed with its trace; a failure is shrunk
 
 Options:
@@ -31,6 +33,7 @@ const { values } = parseArgs({
   options: {
     seeds: { type: 'string' },
     determinism: { type: 'string' },
+    damage: { type: 'string' },
     planted: { type: 'boolean', default: false },
     'crash-points': { type: 'boolean', default: false },
     seed: { type: 'string' },
@@ -79,6 +82,8 @@ async function main(): Promise<boolean> {
   if (values.planted) return runPlanted({ only: values.only?.split(','), from: count('from', 1), json: values.json });
   if (values['crash-points'])
     return runCrashPoints({ from: common.from, states: count('states', 20_000), json: values.json });
+  if (values.damage !== undefined)
+    return runDamage({ from: common.from, damages: count('damage', 0), json: values.json });
   if (values.determinism !== undefined) {
     return runDeterminism({ ...common, seeds: count('determinism', 0), json: values.json });
   }

@@ -1,9 +1,9 @@
 /** What the command and its worker processes say to each other. */
-import type { CrashPointReport, FaultKind, SimulationReport } from '../../src/sim/index.ts';
+import type { CrashPointReport, DamagePointReport, FaultKind, SimulationReport } from '../../src/sim/index.ts';
 
 export interface Job {
   readonly id: number;
-  readonly kind: 'seed' | 'crash-points';
+  readonly kind: 'seed' | 'crash-points' | 'damage';
   readonly seed: number;
   readonly operations?: number | undefined;
   readonly faults?: readonly FaultKind[] | undefined;
@@ -11,7 +11,9 @@ export interface Job {
   readonly every?: number | undefined;
 }
 
-export type Outcome = Omit<SimulationReport, 'trace'> & Partial<Pick<CrashPointReport, 'states'>>;
+export type Outcome = Omit<SimulationReport, 'trace'> &
+  Partial<Pick<CrashPointReport, 'states'>> &
+  Partial<Pick<DamagePointReport, 'damages' | 'refused'>> & { readonly rssBytes?: number };
 
 export interface Answer {
   readonly id: number;

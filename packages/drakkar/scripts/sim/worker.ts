@@ -1,5 +1,5 @@
 /** Runs one seed after the other for the command that forked it. Also runs from a copy of the sources with a planted bug. */
-import { StoreWorkload, crashPoints, simulate } from '../../src/sim/index.ts';
+import { StoreWorkload, crashPoints, damagePoints, simulate } from '../../src/sim/index.ts';
 import type { Answer, Job, Outcome } from './messages.ts';
 
 async function run(job: Job): Promise<Outcome> {
@@ -16,6 +16,10 @@ async function run(job: Job): Promise<Outcome> {
       ...(every === undefined ? {} : { every }),
     });
     return outcome;
+  }
+  if (job.kind === 'damage') {
+    const { trace: _, ...outcome } = await damagePoints({ seed, workload: () => new StoreWorkload() });
+    return { ...outcome, rssBytes: process.memoryUsage.rss() };
   }
   const { trace: _, ...outcome } = await simulate({ ...options, workload: new StoreWorkload() });
   return outcome;

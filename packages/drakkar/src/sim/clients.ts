@@ -25,7 +25,7 @@ export interface ClientsOwner {
   readonly trace: Trace;
   count(name: string): void;
   /** For what goes wrong where nobody waits. */
-  fail(error: unknown): void;
+  readonly fail: (error: unknown) => void;
 }
 
 /** A session, and the process that it lives in. */

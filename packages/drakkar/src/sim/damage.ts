@@ -3,15 +3,27 @@
  * everything before it is fair game.
  */
 import { pinsOf } from '../inspect.ts';
-import { SECTOR_BYTES } from '../testing.ts';
+import { SECTOR_BYTES, type MemoryDisk } from '../testing.ts';
 import type { Dice } from './dice.ts';
 import { DATA_DIR, type SimHost } from './host.ts';
 
 const PAGE_BYTES = 4096;
+
+/** Damage that a disk can suffer where it stands. */
+export const DAMAGES = ['bit-rot', 'zeroed-sector', 'misdirected-write', 'stale-sector'] as const;
+export type Damage = (typeof DAMAGES)[number];
+
+/** What may be damaged: a host's disk, or a copy of it. */
+export interface Damageable {
+  readonly disk: MemoryDisk;
+  /** The newest write to the log that was finished: the group that damage must leave alone. */
+  readonly lastLogWrite: { readonly path: string; readonly position: number } | undefined;
+  /** As the disk was once. */
+  readonly older: MemoryDisk | undefined;
+}
+
 /** Files and the bytes of them that may be damaged. */
-function* targets(host: SimHost): IterableIterator<{ path: string; endBytes: number }> {
-  const { disk } = host.machine;
-  const last = host.lastLogWrite;
+function* targets({ disk, lastLogWrite: last }: Damageable): IterableIterator<{ path: string; endBytes: number }> {
   for (const path of disk.paths()) {
     const size = disk.images.get(path)!.sizeBytes;
     if (size === 0) continue;
@@ -24,16 +36,12 @@ function* targets(host: SimHost): IterableIterator<{ path: string; endBytes: num
 }
 
 /** False when there is nothing to damage. */
-export function damageDisk(
-  kind: 'bit-rot' | 'zeroed-sector' | 'misdirected-write' | 'stale-sector',
-  host: SimHost,
-  dice: Dice,
-): boolean {
+export function damageDisk(kind: Damage, target: Damageable, dice: Dice): boolean {
   // An older identity is a disk rolled back, which is another fault.
-  const all = [...targets(host)].filter(({ path }) => kind !== 'stale-sector' || !path.endsWith('.json'));
+  const all = [...targets(target)].filter(({ path }) => kind !== 'stale-sector' || !path.endsWith('.json'));
   if (all.length === 0) return false;
   const { path, endBytes } = dice.pick(all);
-  const { disk } = host.machine;
+  const { disk, older } = target;
   const sector = dice.below(Math.ceil(endBytes / SECTOR_BYTES)) * SECTOR_BYTES;
   const end = Math.min(sector + SECTOR_BYTES, endBytes);
   disk.edit(path, (bytes) => {
@@ -44,7 +52,7 @@ export function damageDisk(
       const to = dice.below(Math.ceil(endBytes / PAGE_BYTES)) * PAGE_BYTES;
       bytes.copyWithin(to, from, Math.min(from + PAGE_BYTES, from + endBytes - to, endBytes));
     } else {
-      const old = host.backups[0]?.disk.images.get(path)?.bytes.subarray(sector, end);
+      const old = older?.images.get(path)?.bytes.subarray(sector, end);
       bytes.fill(0, sector, end);
       if (old !== undefined) bytes.set(old, sector);
     }

@@ -39,7 +39,7 @@ export interface HostOwner {
 }
 
 /** Refusals that a damaged disk explains. */
-const DAMAGE_CODES: ReadonlySet<string> = new Set([
+export const DAMAGE_CODES: ReadonlySet<string> = new Set([
   'ERR_LOG_CORRUPT',
   'ERR_DIR_CORRUPT',
   'ERR_DIR_FORMAT',

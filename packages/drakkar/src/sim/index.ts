@@ -3,6 +3,7 @@
  * seed with a state machine and a workload of your own; docs/testing.md shows how.
  */
 export { CRASHES, crashPoints, type Crash, type CrashPointOptions, type CrashPointReport } from './crash-points.ts';
+export { damagePoints, type DamagePointOptions, type DamagePointReport } from './damage-points.ts';
 export { Dice } from './dice.ts';
 export { FAULTS, FAULT_KINDS, type FaultKind } from './faults.ts';
 export type { Plan, PlanOptions, ShardPlan } from './plan.ts';

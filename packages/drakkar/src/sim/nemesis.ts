@@ -3,11 +3,17 @@
  * the run is asked for progress. What each kind does to a disk for good stands in `damage.ts`.
  */
 import { systemError, type DiskOperation, type MemoryMachines, type World } from '../testing.ts';
-import { damageDisk, loseDisk, rollBackDisk } from './damage.ts';
+import { damageDisk, loseDisk, rollBackDisk, type Damageable } from './damage.ts';
 import type { Dice } from './dice.ts';
 import { faultOf, type FaultKind } from './faults.ts';
 import type { SimHost } from './host.ts';
 import type { Plan } from './plan.ts';
+
+const damageable = ({ machine, lastLogWrite, backups }: SimHost): Damageable => ({
+  disk: machine.disk,
+  lastLogWrite,
+  older: backups[0]?.disk,
+});
 
 /** What the nemesis asks of the run. */
 export interface NemesisOwner {
@@ -168,7 +174,7 @@ export class Nemesis {
       case 'zeroed-sector':
       case 'misdirected-write':
       case 'stale-sector':
-        return this.damage(dice, (victim) => damageDisk(kind, victim, dice));
+        return this.damage(dice, (victim) => damageDisk(kind, damageable(victim), dice));
       case 'lost-disk':
         return this.damage(dice, (victim) => loseDisk(victim, hosts));
       case 'rolled-back-disk':

@@ -6,6 +6,7 @@ import { silentLogger, type Logger } from '../env/env.ts';
 import { MemoryMachines } from '../testing.ts';
 import { Clients } from './clients.ts';
 import { Dice } from './dice.ts';
+import type { FaultKind } from './faults.ts';
 import { DATA_DIR, SimHost, describe, type HostOwner } from './host.ts';
 import type { StateWatcher } from './log.ts';
 import { WatchedMachine } from './machine.ts';
@@ -24,6 +25,9 @@ export interface SimulationOptions extends PlanOptions {
   /** Called right before a file operation of a host is carried out. */
   readonly onDiskOperation?: (host: SimHost, observer: Observer) => void;
 }
+
+/** Restarts, snapshots and changes of leaders: a run with these writes all that can be written to a disk. */
+export const REFERENCE_FAULTS: readonly FaultKind[] = ['crash', 'isolate-leader', 'leader-transfer', 'forced-snapshot'];
 
 export interface SimulationFailure {
   readonly kind: ViolationKind;

@@ -45,7 +45,7 @@ export class Store implements StateMachine<string, number | null> {
   }
 
   *saveSnapshot(): Iterable<Uint8Array> {
-    const bytes = text.encode(JSON.stringify([...this.values].sort()));
+    const bytes = text.encode(JSON.stringify([...this.values]));
     // In small pieces, as a large state would come.
     for (let at = 0; at < bytes.length; at += 40) yield bytes.subarray(at, at + 40);
   }

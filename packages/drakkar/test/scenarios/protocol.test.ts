@@ -264,9 +264,9 @@ test('scenario 50: an old or repeated snapshot, or its acknowledgement, changes 
   assert.equal(follower.restore(commitIndex, 1, follower.membership), false);
   assert.equal(follower.restore(commitIndex - 1, 1, follower.membership), false);
   assert.equal(follower.log.lastIndex, leader.raft.log.lastIndex);
-  const before = { ...leader.raft.memberOf(2)! };
+  const before = structuredClone(leader.raft.memberOf(2)!);
   leader.raft.reportSnapshot(2, true, 1);
-  assert.deepEqual({ ...leader.raft.memberOf(2)! }, before);
+  assert.deepEqual(structuredClone(leader.raft.memberOf(2)!), before);
 });
 
 test('scenario 58: a change of leader drops the reads that wait, each once', () => {

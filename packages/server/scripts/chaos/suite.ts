@@ -1,6 +1,7 @@
 /**
  * What a chaos suite is and what it reports. A suite that cannot run here says what it misses; it never passes silently.
  */
+import type { Sandbox } from './probes.ts';
 
 export interface SuiteReport {
   readonly suite: string;
@@ -40,8 +41,8 @@ export interface Context {
 export interface Suite {
   readonly name: string;
   readonly what: string;
-  /** Runs in mount and network namespaces of its own, so that nothing it mounts or cuts can outlive it. */
-  readonly isSandboxed: boolean;
+  /** Runs in namespaces of its own, so that nothing it mounts or cuts can outlive it. */
+  readonly sandbox: Sandbox;
   /** What it needs and does not find here. */
   missing(): string | undefined;
   run(context: Context): Promise<SuiteReport>;

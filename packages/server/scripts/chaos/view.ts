@@ -20,36 +20,29 @@ export interface Status {
   }[];
 }
 
-/** The host that leads most shards, and which; undefined while nobody leads or nobody can tell. */
-export async function findLeader(cluster: Cluster): Promise<{ host: ClusterHost; shardIds: number[] } | undefined> {
+/** The host that leads most shards; undefined while nobody leads or nobody can tell. */
+export async function findLeader(cluster: Cluster): Promise<ClusterHost | undefined> {
   for (const asked of cluster.hosts) {
     if (!asked.isUp) continue;
     const answer = await send('GET', `${asked.url}/status`, undefined, STATUS_TIMEOUT_MS).catch(() => undefined);
     if (answer?.status !== 200) continue;
-    const led = new Map<number, number[]>();
-    for (const { shardId, leaderId } of (JSON.parse(answer.body) as Status).shards) {
-      if (leaderId !== 0) led.set(leaderId, [...(led.get(leaderId) ?? []), shardId]);
-    }
-    const [most] = [...led].sort((a, b) => b[1].length - a[1].length);
-    const host = cluster.hosts.find(({ id }) => id === most?.[0]);
-    if (most !== undefined && host?.isUp) return { host, shardIds: most[1] };
+    const { shards } = JSON.parse(answer.body) as Status;
+    const ledBy = ({ id }: ClusterHost): number => shards.filter(({ leaderId }) => leaderId === id).length;
+    const [host] = cluster.hosts.filter(({ isUp }) => isUp).sort((a, b) => ledBy(b) - ledBy(a));
+    if (host !== undefined && ledBy(host) > 0) return host;
   }
   return undefined;
 }
 
-export function shardIdsOf(shardCount: number): number[] {
-  return Array.from({ length: shardCount }, (_, i) => i + 1);
-}
-
-/** Waits until each of the shards acknowledges a write through one of the hosts; gives the milliseconds that took. */
+/** Waits until every shard acknowledges a write through one of the hosts; gives the milliseconds that took. */
 export async function untilWritable(
   hosts: readonly ClusterHost[],
-  shardIds: readonly number[],
   shardCount: number,
   timeoutMs = SETTLE_TIMEOUT_MS,
 ): Promise<number> {
   const start = performance.now();
-  await Promise.all(shardIds.map((shardId) => writable(hosts, keyInShard(shardId, shardCount), timeoutMs)));
+  const keys = Array.from({ length: shardCount }, (_, i) => keyInShard(i + 1, shardCount));
+  await Promise.all(keys.map((key) => writable(hosts, key, timeoutMs)));
   return performance.now() - start;
 }
 

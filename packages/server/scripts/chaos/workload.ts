@@ -33,10 +33,12 @@ export interface WorkloadOptions {
   readonly patienceMs?: number;
 }
 
-type Call = { readonly f: 'put' | 'cas'; readonly value: unknown; readonly body: string; readonly version?: string } | {
-  readonly f: 'get' | 'delete';
-  readonly value: null;
-};
+type Call =
+  | { readonly f: 'put' | 'cas'; readonly value: unknown; readonly body: string; readonly version?: string }
+  | {
+      readonly f: 'get' | 'delete';
+      readonly value: null;
+    };
 
 /** How a request ended. */
 type Outcome =
@@ -80,9 +82,14 @@ export class Workload {
     for (let g = 0; g < GROUPS; g++) {
       const group: Group = { name: `register/${g}`, generation: 0, operations: 0, unknown: 0 };
       this.registers.push(keyOf(group));
-      for (let c = 0; c < CLIENTS_PER_GROUP; c++) clients.push(this.client(group, this.dice.stream(`client-${g}-${c}`)));
+      for (let c = 0; c < CLIENTS_PER_GROUP; c++) {
+        clients.push(
+          this.client(group, this.cluster.hosts[c % this.cluster.hosts.length], this.dice.stream(`${g}-${c}`)),
+        );
+      }
     }
     this.running = Promise.all(clients);
+    this.running.catch(() => {}); // told by `stop`
   }
 
   /** No new requests; waits for those under way. */
@@ -91,7 +98,8 @@ export class Workload {
     await this.running;
   }
 
-  private async client(group: Group, dice: Dice): Promise<void> {
+  /** Asks its own host while that is up: one that hangs must not stop the clients of all. */
+  private async client(group: Group, own: ClusterHost, dice: Dice): Promise<void> {
     let process = this.newProcess();
     let seen: { key: string; value: unknown; version: string } | undefined;
     while (!this.isStopping) {
@@ -100,7 +108,7 @@ export class Workload {
         await pause(NO_HOST_PAUSE_MS);
         continue;
       }
-      const host = dice.pick(up);
+      const host = own.isUp ? own : dice.pick(up);
       if (dice.chance(LEDGER_SHARE)) {
         await this.enterLedger(host, dice);
         continue;
@@ -112,7 +120,7 @@ export class Workload {
         // Whoever may still be writing never asks again.
         process = this.newProcess();
         group.unknown++;
-      } else if (outcome.type === 'ok' && call.f === 'get') {
+      } else if (outcome.type === 'ok' && (call.f === 'get' || call.f === 'put')) {
         const { value, etag } = outcome;
         seen = etag === undefined ? undefined : { key, value, version: etag };
       }
@@ -166,16 +174,14 @@ export class Workload {
   }
 
   private async request(host: ClusterHost, key: string, call: Call, dice: Dice): Promise<Outcome> {
-    try {
-      const method = call.f === 'get' ? 'GET' : call.f === 'delete' ? 'DELETE' : 'PUT';
-      const version = 'version' in call ? call.version : undefined;
-      const body = 'body' in call ? call.body : undefined;
-      return outcomeOf(call, await this.send(method, host, key, dice, body, version));
-    } catch (error) {
-      // Nobody listened: not a byte of it was read. A read has no effect, whatever became of it.
-      const isRefused = (error as NodeJS.ErrnoException).code === 'ECONNREFUSED';
-      return { type: isRefused || call.f === 'get' ? 'fail' : 'info' };
-    }
+    const method = call.f === 'get' ? 'GET' : call.f === 'delete' ? 'DELETE' : 'PUT';
+    const version = 'version' in call ? call.version : undefined;
+    const body = 'body' in call ? call.body : undefined;
+    const answer = await this.send(method, host, key, dice, body, version).catch((error: Error) => error);
+    if (!(answer instanceof Error)) return outcomeOf(call, answer);
+    // Nobody listened: not a byte of it was read. A read has no effect, whatever became of it.
+    const isRefused = (answer as NodeJS.ErrnoException).code === 'ECONNREFUSED';
+    return { type: isRefused || call.f === 'get' ? 'fail' : 'info' };
   }
 
   private send(
@@ -233,7 +239,7 @@ function outcomeOf(call: Call, answer: Answer): Outcome {
     case 'delete':
       return status === 200 || status === 404 ? { type: 'ok', value: null } : refusal(answer);
     case 'put':
-      return status === 200 ? { type: 'ok', value: call.value } : refusal(answer);
+      return status === 200 ? { type: 'ok', value: call.value, etag } : refusal(answer);
   }
 }
 

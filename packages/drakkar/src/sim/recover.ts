@@ -1,0 +1,81 @@
+/**
+ * A disk as a crash or damage left it, opened by a host of its own in a world of its own: what the old host had promised is there, or,
+ * where the disk is damaged, the host says so.
+ */
+import type { Env } from '../env/env.ts';
+import { DrakkarError } from '../errors.ts';
+import { replicasOf } from '../inspect.ts';
+import { NodeHost } from '../nodehost.ts';
+import { MemoryMachines, type MemoryDisk } from '../testing.ts';
+import { openWal } from '../wal/wal.ts';
+import { DAMAGE_CODES, DATA_DIR, describe, type SimHost } from './host.ts';
+import { WatchedMachine } from './machine.ts';
+import { checkLogKept, type Observer } from './observer.ts';
+import { Violation, holds } from './violation.ts';
+import type { Workload } from './workload.ts';
+
+export interface Recovery {
+  readonly host: SimHost;
+  readonly observer: Observer;
+  /** Used up. */
+  readonly disk: MemoryDisk;
+  readonly workload: Workload;
+  /** It may be refused, with a code that says why. */
+  readonly isDamaged?: boolean;
+}
+
+/** True when the host opened, false when it was refused for its damage. Throws a violation, which names `what` was done to the disk. */
+export function recover(recovery: Recovery, what: string): boolean {
+  const { host, observer, isDamaged } = recovery;
+  const machines = new MemoryMachines(1);
+  const machine = machines.add(host.name);
+  machine.disk = recovery.disk;
+  const run = async (): Promise<void> => {
+    const recovered = await open(recovery, machine.boot());
+    for (const { shardId } of host.plan.shards) check(recovered, host, observer, shardId);
+  };
+  try {
+    machines.world.settleNow(run());
+    return true;
+  } catch (error) {
+    if (isDamaged === true && DrakkarError.is(error) && DAMAGE_CODES.has(error.code)) return false;
+    if (error instanceof Violation) throw new Violation(error.kind, error.rule, `${error.message} (${what})`);
+    throw new Violation('safety', 'every crash is recovered from', `${host.name}, ${what}: ${describe(error)}`);
+  } finally {
+    machine.kill();
+  }
+}
+
+async function open({ host, observer, workload }: Recovery, env: Env): Promise<NodeHost> {
+  const { plan } = host;
+  const opened = await NodeHost.open({
+    dir: DATA_DIR,
+    raftAddress: host.address,
+    rttMs: plan.rttMs,
+    env,
+    logDb: (context) => openWal({ ...context, segmentBytes: plan.segmentBytes }),
+  });
+  for (const { shardId } of plan.shards.filter(({ memberIds }) => memberIds.includes(host.id))) {
+    const truth = observer.truths.get(shardId)!;
+    const makes = (): WatchedMachine => {
+      return new WatchedMachine(workload.createStateMachine(shardId, host.id), {
+        onApplied: (...args) => truth.applies(...args),
+        onDigest: (...args) => truth.hasDigest(...args),
+      });
+    };
+    await opened.startReplica(host.replicaOptions(shardId), makes);
+  }
+  return opened;
+}
+
+function check(recovered: NodeHost, host: SimHost, observer: Observer, shardId: number): void {
+  const promised = observer.promiseOf(host, shardId);
+  if (promised === undefined) return;
+  const who = `${host.name}, shard ${shardId}`;
+  const view = [...replicasOf(recovered)].find((each) => each.shardId === shardId)!;
+  const { term, vote } = view;
+  holds(term >= promised.term, 'a restart keeps the term', () => `${who}: ${promised.term} was durable, now ${term}`);
+  const keepsVote = term > promised.term || promised.vote === 0 || vote === promised.vote;
+  holds(keepsVote, 'a restart keeps the vote', () => `${who}: ${promised.vote} of term ${term}, now ${vote}`);
+  checkLogKept(who, promised.view, view);
+}
