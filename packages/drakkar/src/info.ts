@@ -1,5 +1,6 @@
 /** What a host and its shards can tell about themselves: plain values, made on demand. */
 import type { Engine } from './engine/engine.ts';
+import { countOf } from './engine/incarnation.ts';
 import type { Replica, ReplicaStatus } from './engine/replica.ts';
 import type { DrakkarError } from './errors.ts';
 import type { Role } from './raft/raft.ts';
@@ -35,6 +36,7 @@ export interface HostInfo {
   readonly hostId: string;
   readonly raftAddress: string;
   readonly deploymentId: number;
+  /** How often the directory was started. */
   readonly startCounter: number;
   readonly failure: DrakkarError | undefined;
   readonly shards: readonly ShardInfo[];
@@ -78,7 +80,7 @@ export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
     hostId: identity.hostId,
     raftAddress: identity.raftAddress,
     deploymentId: identity.deploymentId,
-    startCounter: identity.startCounter,
+    startCounter: countOf(identity.startCounter),
     failure: engine.failure,
     shards: [...engine.replicas.values()].map(describeShard),
     peers: [...peers.values()],

@@ -4,6 +4,7 @@
  */
 import type { NodeHost } from './nodehost.ts';
 import type { Engine } from './engine/engine.ts';
+import { countOf } from './engine/incarnation.ts';
 import type { Replica, ReplicaStatus } from './engine/replica.ts';
 import type { Role } from './raft/raft.ts';
 import { BlockHeader, readBlockHeader } from './wire/block.ts';
@@ -102,7 +103,7 @@ export function* pinsOf(
     const isDurable = raft.stateWrite <= raft.durableWrite;
     for (const replicaId of raft.slots) {
       const pin = isDurable ? replica.pins.find((known) => known.replicaId === replicaId) : undefined;
-      yield { shardId: replica.shardId, replicaId, startCounter: pin?.startCounter ?? 0 };
+      yield { shardId: replica.shardId, replicaId, startCounter: countOf(pin?.startCounter ?? 0) };
     }
   }
 }

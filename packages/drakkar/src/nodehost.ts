@@ -82,6 +82,8 @@ export class NodeHost {
           pool,
           events,
           tickMs,
+          identity: directory.identity,
+          condemn: directory.condemn,
           onFailed: () => void transport.close(),
         });
         await engine.start();

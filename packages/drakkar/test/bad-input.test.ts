@@ -408,6 +408,34 @@ test('scenario 71: a host that was wiped is refused as the replica it was, until
 
 // Disks.
 
+test('a host whose disk was rolled back gives itself up, for ever, however often it is started (F19)', async () => {
+  const cluster = new TestCluster();
+  await cluster.startAll();
+  const victim = cluster.followerOf(1);
+  const { disk } = cluster.machineOf.get(victim)!;
+  const leader = cluster.leaderOf(1);
+  cluster.losePower(victim);
+  const copy = disk.clone();
+  await cluster.open(victim);
+  await cluster.startReplica(victim, 1);
+  await cluster.propose(leader, 1, 'promised by the start that is forgotten');
+  await cluster.ready(1);
+  cluster.losePower(victim);
+  disk.restore(copy);
+  // The copy's next start has the same number as the one that the others know.
+  const host = await cluster.open(victim);
+  await cluster.startReplica(victim, 1);
+  await cluster.world.until(() => host.failed !== undefined, 10_000);
+  is('ERR_DIR_CORRUPT', /was rolled back: peers know of start 2, it remembers 2/)(host.failed);
+  await cluster.world.run(100);
+  for (let start = 0; start < 3; start++) {
+    cluster.losePower(victim);
+    await assert.rejects(cluster.open(victim), is('ERR_DIR_CORRUPT', /was rolled back/));
+  }
+  await cluster.propose(leader, 1, 'the others go on');
+  await cluster.close();
+});
+
 test('a leader on a full disk gives its leadership away; its shards go on, and it comes back with room', async () => {
   const cluster = new TestCluster();
   await cluster.startAll();

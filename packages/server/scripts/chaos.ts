@@ -10,6 +10,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { disk } from './chaos/disk.ts';
+import { full } from './chaos/full.ts';
 import { kill } from './chaos/kill.ts';
 import { partition } from './chaos/partition.ts';
 import { stop } from './chaos/stop.ts';
@@ -17,7 +18,7 @@ import { power } from './chaos/power.ts';
 import { sandboxCommand } from './chaos/probes.ts';
 import { Cleanup, failedReport, skippedReport, type Context, type Suite, type SuiteReport } from './chaos/suite.ts';
 
-const SUITES: readonly Suite[] = [kill, stop, partition, disk, power];
+const SUITES: readonly Suite[] = [kill, stop, partition, disk, power, full];
 const NAMES = SUITES.map(({ name }) => name).join(',');
 const HELP = `npm run chaos -- [options]
   --kills <n>      processes that the kill suite kills; the other suites scale with it (default 30)

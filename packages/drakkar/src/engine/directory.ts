@@ -8,6 +8,7 @@
  *     engine-0/snapshots/<shard>/
  */
 import { DrakkarError } from '../errors.ts';
+import { countOf, nextStart } from './incarnation.ts';
 import type { DirectoryLock, Env, FileSystem } from '../env/env.ts';
 import type { HostIdentity } from '../transport/transport.ts';
 import { checksum } from '../wire/checksum.ts';
@@ -26,12 +27,16 @@ interface IdentityRecord {
   readonly startCounter: number;
   /** Engines that hold shards; one until there are more. */
   readonly engines: number;
+  /** A start of this directory that it does not remember, but a peer does: it was rolled back and is of no use any more. */
+  readonly rolledBackFrom: number;
 }
 
 export interface HostDirectory {
   readonly identity: HostIdentity;
   readonly walDir: string;
   readonly snapshotsDir: string;
+  /** Remembers for ever that the directory was rolled back. */
+  condemn(newestStart: number): Promise<void>;
   release(): Promise<void>;
 }
 
@@ -54,8 +59,9 @@ export async function openDirectory(
       hostId: known?.hostId ?? randomHex(env, 4),
       directoryId: known?.directoryId ?? randomHex(env, 2),
       raftAddress,
-      startCounter: (known?.startCounter ?? 0) + 1,
+      startCounter: nextStart(known?.startCounter ?? 0, env.random),
       engines: known?.engines ?? 1,
+      rolledBackFrom: 0,
     };
     await writeIdentity(env.fs, dir, record);
     const walDir = `${dir}/engine-0/wal`;
@@ -73,6 +79,7 @@ export async function openDirectory(
       },
       walDir,
       snapshotsDir,
+      condemn: (newestStart) => writeIdentity(env.fs, dir, { ...record, rolledBackFrom: newestStart }),
       release: () => lock.release(),
     };
   } catch (error) {
@@ -103,7 +110,16 @@ async function checkMode(fs: FileSystem, path: string, forbidden: number): Promi
   );
 }
 
+/** What a host says of a directory that its peers know newer. */
+export function rolledBack(dir: string, newestStart: number, ownStart: number): DrakkarError {
+  return new DrakkarError(
+    'ERR_DIR_CORRUPT',
+    `${dir} was rolled back: peers know of start ${countOf(newestStart)}, it remembers ${countOf(ownStart)}; what it promised since may be lost; begin with an empty directory and a new replica id`,
+  );
+}
+
 function checkIdentity(dir: string, known: IdentityRecord, deploymentId: number, raftAddress: string): void {
+  if (known.rolledBackFrom > 0) throw rolledBack(dir, known.rolledBackFrom, known.startCounter);
   if (known.deploymentId !== deploymentId) {
     throw new DrakkarError(
       'ERR_DIR_FOREIGN',
@@ -151,7 +167,8 @@ async function readIdentity(fs: FileSystem, dir: string): Promise<IdentityRecord
     isHex(record.directoryId, 16) &&
     typeof record.raftAddress === 'string' &&
     isCount(record.startCounter) &&
-    isCount(record.engines);
+    isCount(record.engines) &&
+    isCount(record.rolledBackFrom);
   if (!sound) throw corrupt(path, 'a field is missing or of the wrong kind');
   return fields;
 }

@@ -11,6 +11,7 @@ import type { BlockPlace } from '../wire/block-ref.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
 import type { LogDb, LogSink, RecoveredShard } from '../wal/logdb.ts';
 import type { HostIdentity, InboundSession, Peer, SnapshotHeader, Transport } from '../transport/transport.ts';
+import { rolledBack } from './directory.ts';
 import type { EventSink } from './events.ts';
 import { Inbound } from './inbound.ts';
 import { Incarnations } from './incarnation.ts';
@@ -32,6 +33,9 @@ export interface EngineOptions {
   readonly pool: SlabPool;
   readonly events: EventSink;
   readonly tickMs: number;
+  readonly identity: HostIdentity;
+  /** Remembers for ever that the directory was rolled back. */
+  readonly condemn: (newestStart: number) => Promise<void>;
   /** The log is dead: the host closes what is left. */
   readonly onFailed: (error: DrakkarError) => void;
 }
@@ -58,6 +62,7 @@ export class Engine implements LogSink {
   readonly transport: Transport;
   readonly pool: SlabPool;
   readonly events: EventSink;
+  readonly identity: HostIdentity;
   readonly outbound: Outbound;
   readonly inbound: Inbound;
   readonly incarnations: Incarnations;
@@ -86,6 +91,7 @@ export class Engine implements LogSink {
   private readonly pausedSessions = new Set<InboundSession>();
   private durableWaiters: DurableWaiter[] = [];
   private readonly onFailed: (error: DrakkarError) => void;
+  private readonly condemn: (newestStart: number) => Promise<void>;
   failure: DrakkarError | undefined;
   private isClosed = false;
 
@@ -97,6 +103,8 @@ export class Engine implements LogSink {
     this.pool = options.pool;
     this.events = options.events;
     this.tickMs = options.tickMs;
+    this.identity = options.identity;
+    this.condemn = options.condemn;
     this.onFailed = options.onFailed;
     this.outbound = new Outbound(options.pool, options.log, (peer) => this.peerLost(peer));
     this.parked = new Map(options.log.recovered);
@@ -285,16 +293,22 @@ export class Engine implements LogSink {
   }
 
   blockDurable(shardId: number, place: BlockPlace, _firstIndex: number, _count: number): void {
-    const replica = this.replicas.get(shardId);
-    if (replica === undefined) return;
-    replica.raft.writeDurable(place);
-    this.touch(replica);
+    this.writeDurable(shardId, place);
   }
 
   stateDurable(shardId: number): void {
+    this.writeDurable(shardId, undefined);
+  }
+
+  private writeDurable(shardId: number, place: BlockPlace | undefined): void {
     const replica = this.replicas.get(shardId);
-    if (replica === undefined) return;
-    replica.raft.writeDurable();
+    // A failed one may have stopped between counting a write and giving it to the log.
+    if (replica === undefined || replica.status === 'failed') return;
+    try {
+      replica.raft.writeDurable(place);
+    } catch (error) {
+      this.failReplica(replica, error);
+    }
     this.touch(replica);
   }
 
@@ -356,6 +370,14 @@ export class Engine implements LogSink {
     for (const waiter of this.durableWaiters.splice(0)) waiter.resolve();
     this.events.emit('hostFailed', { error });
     this.onFailed(error);
+  }
+
+  /** Peers know of a start of this directory that it does not remember: nothing it promised can be relied on (fault F19). */
+  rolledBack(newestStart: number): void {
+    if (this.failure !== undefined) return;
+    this.failed(rolledBack(this.dir, newestStart, this.identity.startCounter));
+    // Not written down in time, it is found out again after the next start.
+    this.condemn(newestStart).catch((error: unknown) => this.env.logger.warn({ err: error }, 'condemning failed'));
   }
 
   // The network.

@@ -19,7 +19,7 @@ import {
 } from '../wire/block.ts';
 import { EntryType, entryType, entryWords, skipEntries } from '../wire/entry.ts';
 import { FRAME_HEADER_BYTES, FRAME_HEADER_WORDS, FrameType, frameCount, frameType, sealFrame } from '../wire/frame.ts';
-import { MESSAGE_WORDS, Message, checkMessages, readMessage } from '../wire/message.ts';
+import { MESSAGE_WORDS, Message, MessageType, checkMessages, readMessage } from '../wire/message.ts';
 import type { Slab } from '../wire/slab.ts';
 import { BlockVerdict } from '../raft/raft.ts';
 import type { InboundSession } from '../transport/transport.ts';
@@ -191,6 +191,10 @@ export class Inbound {
       const replica = this.engine.replicas.get(message.shardId);
       if (replica === undefined || replica.status !== 'running' || message.to !== replica.replicaId) continue;
       if (!this.engine.incarnations.isFromMember(replica, message.from, from)) continue;
+      if (message.type === MessageType.Outdated) {
+        if (!this.engine.incarnations.remembers(message)) this.engine.rolledBack(message.hint);
+        continue;
+      }
       try {
         replica.raft.step(message);
       } catch (error) {

@@ -2,10 +2,31 @@
  * Which host may speak for which replica (design §7.5). A member's directory is pinned, durably, at first contact; a host with
  * another directory, or with an older start of it, is refused: its disk was wiped or rolled back, and what its replica
  * promised may be gone (fault F19).
+ *
+ * A host that was rolled back raises its counter with every start and would be believed again before long. So it is told of the newest
+ * start that is known of it: a number that only its own directory can have given out. A host that hears of a start of its
+ * directory that it does not remember gives itself up, durably.
  */
 import type { HostIdentity, InboundSession, Peer } from '../transport/transport.ts';
+import type { Random } from '../env/env.ts';
+import { MessageType, type Message } from '../wire/message.ts';
 import type { Engine } from './engine.ts';
 import type { Replica } from './replica.ts';
+
+/** A start counter is the count of starts, and twenty random bits that tell two starts with the same count apart. */
+const COUNT_STEP = 2 ** 20;
+
+export function nextStart(startCounter: number, random: Random): number {
+  return (countOf(startCounter) + 1) * COUNT_STEP + (random.u32() % COUNT_STEP);
+}
+
+/** How often the directory was started. */
+export const countOf = (startCounter: number): number => Math.floor(startCounter / COUNT_STEP);
+
+/** Whether a host that once said `known` cannot be at `startCounter` now. */
+function wentBack(startCounter: number, known: number): boolean {
+  return startCounter !== known && countOf(startCounter) <= countOf(known);
+}
 
 export class Incarnations {
   private readonly engine: Engine;
@@ -40,14 +61,18 @@ export class Incarnations {
     const pin = replica.pins.find((known) => known.replicaId === replicaId);
     if (pin !== undefined) {
       const sameDirectory = pin.directoryHigh === identity.directoryHigh && pin.directoryLow === identity.directoryLow;
-      if (!sameDirectory || identity.startCounter < pin.startCounter) {
+      if (!sameDirectory || wentBack(identity.startCounter, pin.startCounter)) {
         this.engine.counters.messagesRefused++;
         replica.verifiedSessions[slot] = -session.id; // said once for each connection
+        if (sameDirectory) {
+          const { startCounter: hint, directoryHigh: logIndex, directoryLow: logTerm } = pin;
+          replica.raft.send(MessageType.Outdated, replicaId, { hint, logIndex, logTerm });
+        }
         this.engine.refuseMember(
           replica,
           replicaId,
           sameDirectory
-            ? `its directory went back from start ${pin.startCounter} to start ${identity.startCounter}`
+            ? `its directory went back from start ${countOf(pin.startCounter)} to start ${countOf(identity.startCounter)}`
             : 'its directory is another one than before',
         );
         return false;
@@ -56,6 +81,13 @@ export class Incarnations {
     replica.verifiedSessions[slot] = session.id;
     if (pin === undefined || pin.startCounter !== identity.startCounter) this.pin(replica, replicaId, identity);
     return true;
+  }
+
+  /** A peer knows of a start of this directory; gives false when it is one that this directory does not remember. */
+  remembers(message: Message): boolean {
+    const { identity } = this.engine;
+    const isOurs = message.logIndex === identity.directoryHigh && message.logTerm === identity.directoryLow;
+    return !isOurs || !wentBack(identity.startCounter, message.hint);
   }
 
   /**

@@ -73,8 +73,8 @@ export function loseDisk(host: SimHost, peers: readonly SimHost[]): boolean {
 }
 
 export function rollBackDisk(host: SimHost, peers: readonly SimHost[]): boolean {
-  // The copy's next start is one more than the one it was taken at; every peer has heard of a later one.
-  const copy = host.backups.find(({ startCounter }) => isKnown(host, peers, startCounter + 2));
+  // Every peer has heard of the start that followed the copy, or of a later one.
+  const copy = host.backups.find(({ startCounter }) => isKnown(host, peers, startCounter + 1));
   if (copy === undefined) return false;
   host.machine.disk.restore(copy.disk);
   host.isForgetful = true;

@@ -56,20 +56,22 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     shards.push({ shardId, memberIds: memberIds.sort((a, b) => a - b) });
   }
   const heartbeatRtt = dice.pick([1, 1, 2]);
-  const faults = drawFaults(dice);
+  const drawn = drawFaults(dice);
+  const faults = options.faults ?? drawn;
   return {
     hostCount,
     shards,
     clientCount: dice.pick([2, 4, 6, 8]),
     operations: options.operations ?? dice.between(500, 560),
-    faults: options.faults ?? faults,
+    faults,
     victims: drawVictims(dice, hostIds, shards),
     rttMs: dice.pick([10, 20]),
     electionRtt: 2 * heartbeatRtt + dice.between(2, 10),
     heartbeatRtt,
     snapshotEntries: dice.pick([0, 7, 20, 50, 120]),
     compactionOverhead: dice.pick([0, 1, 10, 40]),
-    segmentBytes: dice.pick([64, 96, 128]) * 4096,
+    // A frame that catches somebody up after a flood must fit into half of it.
+    segmentBytes: dice.pick([64, 96, 128]) * 4096 * (faults.includes('session-flood') ? 8 : 1),
     thinkMs: dice.pick([1, 5, 20, 40]),
     networkMs: dice.pick([0.3, 1, 4]),
     diskMs: dice.pick([0.1, 0.5, 3]),

@@ -73,7 +73,8 @@ export class Compaction {
         if (!mayMove || !(await this.moveOut(segment, live, states))) return;
         if (this.liveIn(segment).length > 0 || this.statesIn(segment).length > 0) return;
       }
-      if (segment.readers > 0 || this.isStopped) return;
+      // What makes its blocks void (a compaction, a reset, a truncation) may be on its way to the disk only (F14).
+      if (!(await this.wal.allWritten()) || segment.readers > 0 || this.isStopped) return;
       this.wal.segments.shift();
       await this.wal.files.recycle(segment);
       this.wal.counters.segmentsFreed++;
@@ -103,10 +104,11 @@ export class Compaction {
     }
     for (const shardId of states) {
       const known = wal.states.get(shardId);
-      if (known === undefined || known.epoch !== segment.epoch) continue;
+      // A newer record on its way must not be followed by a copy of an older one.
+      if (known === undefined || known.epoch !== segment.epoch || wal.hasPendingState(shardId)) continue;
       await this.durably((done) => wal.pushState(known.state, 0, done));
     }
-    return !this.isStopped;
+    return !this.isStopped && (await wal.allWritten());
   }
 
   private async moveBlock(ref: BlockRef): Promise<void> {
@@ -117,6 +119,11 @@ export class Compaction {
     const words = place.blockOffset >>> 2;
     const header = new BlockHeader();
     readBlockHeader(source.u32, words, header);
+    // Given up while it was read: a copy behind the record that says so would bring it back.
+    if (!isAmong(wal.liveBlocks(header.shardId), ref)) {
+      source.release();
+      return;
+    }
     // Only what is live: the reference may cover less than the block on disk.
     const start = skipEntries(
       source.u32,
@@ -164,4 +171,9 @@ export class Compaction {
       this.wal.flush();
     });
   }
+}
+
+function isAmong(refs: Iterable<BlockRef>, ref: BlockRef): boolean {
+  for (const other of refs) if (other === ref) return true;
+  return false;
 }

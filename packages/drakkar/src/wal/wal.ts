@@ -130,6 +130,8 @@ export class Wal implements LogDb {
   private isClosing = false;
   private retryTimer: Timer | undefined;
   private idleWaiters: (() => void)[] = [];
+  /** Woken after every group, and when there will be none. */
+  private groupWaiters: (() => void)[] = [];
 
   constructor(
     env: Env,
@@ -262,7 +264,7 @@ export class Wal implements LogDb {
         // Not fatal: nothing was written. What waits goes on waiting.
         if (!this.isFull) {
           this.isFull = true;
-          for (const wake of this.idleWaiters.splice(0)) wake();
+          for (const wake of [...this.idleWaiters.splice(0), ...this.groupWaiters.splice(0)]) wake();
           this.sink?.diskFull(error);
         }
         this.retryTimer = this.env.scheduler.after(FULL_RETRY_MS, () => this.rollAndWrite(bytes));
@@ -335,6 +337,7 @@ export class Wal implements LogDb {
     this.isWriting = false;
     this.sink?.groupDurable();
     this.flush();
+    for (const wake of this.groupWaiters.splice(0)) wake();
     if (!this.isWriting) for (const wake of this.idleWaiters.splice(0)) wake();
   };
 
@@ -382,7 +385,7 @@ export class Wal implements LogDb {
     this.failure = error;
     for (const frame of this.pending.splice(0)) frame.slab.release();
     this.pendingBytes = 0;
-    for (const wake of this.idleWaiters.splice(0)) wake();
+    for (const wake of [...this.idleWaiters.splice(0), ...this.groupWaiters.splice(0)]) wake();
     this.sink?.failed(error);
   }
 
@@ -407,6 +410,22 @@ export class Wal implements LogDb {
   /** The engine may have given up entries: looks whether whole segments can go. */
   consider(): void {
     this.compaction.consider();
+  }
+
+  /** Waits until all that was appended before is durable; false when it will not be, or not soon. */
+  async allWritten(): Promise<boolean> {
+    const last = this.writing.length + this.pending.length + this.counters.frames;
+    while (this.counters.frames < last && !this.isStuck) {
+      this.flush();
+      await new Promise<void>((resolve) => this.groupWaiters.push(resolve));
+    }
+    return !this.isStuck;
+  }
+
+  /** Whether a newer state of the shard than the one in `states` is on its way. */
+  hasPendingState(shardId: number): boolean {
+    const isOf = ({ state }: PendingFrame): boolean => state?.shardId === shardId;
+    return this.pending.some(isOf) || this.writing.some(isOf);
   }
 
   /** What is pending will not become durable any more, or not soon. */

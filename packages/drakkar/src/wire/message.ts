@@ -28,14 +28,12 @@ export const MessageType = {
   TimeoutNow: 10,
   /** Asks the leader to hand over to `hint`. */
   LeaderTransfer: 11,
-  /** Asks the leader for nothing: `hint` = forwarded proposals that could not be taken. */
-  ForwardRejected: 12,
-  /** A follower installed the snapshot of index `logIndex`. */
-  SnapshotReceived: 13,
+  /** To a host whose directory went back: `hint` = its newest start that is known, `logIndex`, `logTerm` = its directory id. */
+  Outdated: 12,
 } as const;
 export type MessageType = (typeof MessageType)[keyof typeof MessageType];
 
-const LAST_TYPE = 13;
+const LAST_TYPE = 12;
 
 export const MESSAGE_REJECT = 1;
 /** A vote asked for on behalf of a leader that hands over: lease and check-quorum do not hold it back. */

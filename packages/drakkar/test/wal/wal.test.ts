@@ -177,3 +177,22 @@ test('more than the named bound of pending bytes, or a frame beyond half a segme
   assert.throws(() => log.wal.appendFrame(slab, 0, large), { code: 'ERR_SYSTEM_BUSY' });
   assert.equal(log.wal.pendingBytes <= PENDING_BYTES_MAX, true);
 });
+
+test('a segment is not freed before the record that makes it void is durable', async () => {
+  const log = new TestLog();
+  await log.open();
+  await log.writeState();
+  for (let index = 1; log.segments().length < 4; index += 40)
+    await log.write({ firstIndex: index, count: 40, payloadBytes: 200 });
+  const last = log.sink.live.get(1)!.at(-1)!.lastIndex;
+  // The shard has given up its entries, and says so to the log; the disk is not that far yet.
+  log.sink.compact(1, last);
+  log.wal.appendState(stateOf({ snapshotIndex: last, snapshotTerm: 1, compactedIndex: last, compactedTerm: 1 }), false);
+  log.wal.consider();
+  log.machine.disk.latencyOf = (operation) => (operation === 'write' ? 1000 : 0.1);
+  await log.machines.world.run(500);
+  log.losePower();
+  const { failure, blocks } = (await log.open()).get(1)!;
+  assert.equal(failure, undefined, 'entries are missing that no durable record gives up');
+  assert.equal(blocks.at(-1)!.lastIndex, last);
+});

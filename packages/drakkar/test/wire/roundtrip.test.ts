@@ -56,7 +56,7 @@ test('messages', () => {
     hintHigh: u53,
   };
   const message = fc.record({
-    type: fc.integer({ min: 0, max: 13 }),
+    type: fc.integer({ min: 0, max: 12 }),
     flags: fc.integer({ min: 0, max: 7 }),
     ...fields,
   });

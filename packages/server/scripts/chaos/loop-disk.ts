@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { must, run, systemEnvironment } from './probes.ts';
 
-export const DISK_COMMANDS = ['unshare', 'mount', 'umount', 'mkfs.ext4', 'truncate'];
+export const DISK_COMMANDS = ['unshare', 'mount', 'umount', 'mkfs.ext4', 'e2fsck', 'truncate'];
 
 /** EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH: from now on nothing reaches the disk, its journal included. */
 const SHUTDOWN = `

@@ -25,18 +25,23 @@ const REQUESTS_BETWEEN = 100;
 const CONTROL_REQUESTS = 1000;
 const NO_FLUSH = fileURLToPath(new URL('no-flush.ts', import.meta.url));
 
-type Disks = ReadonlyMap<number, LoopDisk>;
+interface Disks {
+  readonly of: ReadonlyMap<number, LoopDisk>;
+  /** What a trial needs to use them. */
+  readonly setup: TrialSetup;
+  readonly dir: string;
+  unmount(): Promise<void>;
+}
 
-/** Disks in files beside the trial's directory; gives what a trial needs to use them. */
-function makeDisks(context: Context, name: string): { disks: Disks; setup: TrialSetup; remove: () => Promise<void> } {
+/** Disks in files beside the trial's directory. */
+function makeDisks(context: Context, name: string): Disks {
   const dir = join(context.root, `${name}-disks`);
   const disks = new Map<number, LoopDisk>();
-  const remove = context.cleanup.add(`the disks of ${name}`, () => {
+  const unmount = context.cleanup.add(`the disks of ${name}`, () => {
     for (const disk of disks.values()) disk.unmount();
-    rmSync(dir, { recursive: true, force: true });
   });
   for (const id of HOST_IDS) disks.set(id, new LoopDisk(dir, `disk-${id}`, DISK_MIB));
-  return { disks, setup: { layout: { dirOf: (id) => join(disks.get(id)!.path, 'host') } }, remove };
+  return { of: disks, setup: { layout: { dirOf: (id) => join(disks.get(id)!.path, 'host') } }, dir, unmount };
 }
 
 async function chooseVictims(trial: Trial): Promise<readonly ClusterHost[]> {
@@ -50,7 +55,7 @@ async function chooseVictims(trial: Trial): Promise<readonly ClusterHost[]> {
 async function cutAndRestart(trial: Trial, disks: Disks, victims: readonly ClusterHost[]): Promise<void> {
   const { cluster, mayEnd } = trial;
   for (const host of victims) mayEnd.add(host);
-  const hit = victims.map((host) => disks.get(host.id)!);
+  const hit = victims.map((host) => disks.of.get(host.id)!);
   await cutPower(hit);
   await Promise.all(victims.map((host) => cluster.kill(host)));
   for (const disk of hit) {
@@ -78,21 +83,23 @@ async function harm(trial: Trial, disks: Disks): Promise<void> {
 /** Acknowledged writes that are lost when nothing is flushed; a cluster that does not even come back has lost them, too. */
 async function runControl(context: Context): Promise<{ acknowledged: number; lost: number }> {
   const name = 'power-control';
-  const { disks, setup, remove } = makeDisks(context, name);
+  const disks = makeDisks(context, name);
   const nodeFlags = [`--import=${NO_FLUSH}`];
-  const report = await runTrial(context, name, { ...setup, nodeFlags }, async (trial) => {
+  const report = await runTrial(context, name, { ...disks.setup, nodeFlags }, async (trial) => {
     await trial.untilMoreSucceed(CONTROL_REQUESTS);
     await cutAndRestart(trial, disks, trial.cluster.hosts);
   }).catch((error: Error) => failedReport(name, error.message));
-  await remove();
-  rmSync(join(context.root, name), { recursive: true, force: true });
+  await disks.unmount();
+  for (const dir of [disks.dir, join(context.root, name)]) rmSync(dir, { recursive: true, force: true });
   return { acknowledged: report.acknowledged, lost: report.acknowledgedLost };
 }
 
 async function runPower(context: Context): Promise<SuiteReport> {
-  const { disks, setup, remove } = makeDisks(context, 'power');
-  const report = await runTrial(context, 'power', setup, (trial) => harm(trial, disks));
-  await remove();
+  const disks = makeDisks(context, 'power');
+  const report = await runTrial(context, 'power', disks.setup, (trial) => harm(trial, disks));
+  await disks.unmount();
+  // What is left of the hosts tells why something is missing.
+  if (report.shortfalls.length === 0) rmSync(disks.dir, { recursive: true });
   context.log('the control: hosts that skip every flush must lose something');
   const control = await runControl(context);
   const figures = { ...report.figures, 'control acknowledged': control.acknowledged, 'control lost': control.lost };

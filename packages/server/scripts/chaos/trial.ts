@@ -97,10 +97,40 @@ export async function runTrial(
   const { cluster, workload, shortfalls } = trial;
   mkdirSync(trial.dir, { recursive: true, mode: 0o700 });
   const destroy = context.cleanup.add(`the hosts of ${name}`, () => cluster.destroy());
-  await cluster.start();
-  await untilHealthy(cluster);
-  ({ shardCount: trial.shardCount } = await getJson<Status>(`${cluster.hosts[0].url}/status`));
+  let isGood = false;
+  try {
+    await cluster.start();
+    await untilHealthy(cluster);
+    ({ shardCount: trial.shardCount } = await getJson<Status>(`${cluster.hosts[0].url}/status`));
+    await harmUnderLoad(trial, harm);
+    const { operations, succeeded, refused, unknown } = workload;
+    trial.log(`${operations} requests recorded; reading everything back through each host, checking ...`);
+    await untilHealthy(cluster);
+    const judgement = await judge(cluster, workload);
+    shortfalls.push(...judgement.shortfalls);
+    isGood = shortfalls.length === 0;
+    return {
+      suite: name,
+      seconds: Math.round((performance.now() - start) / 1000),
+      operations,
+      succeeded,
+      refused,
+      unknown,
+      acknowledged: workload.ledger.size,
+      keysChecked: workload.registers.length,
+      figures: trial.figures,
+      ...judgement,
+      shortfalls,
+    };
+  } finally {
+    await destroy();
+    if (isGood) rmSync(trial.dir, { recursive: true });
+    else writeFileSync(join(trial.dir, 'history.jsonl'), workload.history.toJsonl());
+  }
+}
 
+async function harmUnderLoad(trial: Trial, harm: (trial: Trial) => Promise<void>): Promise<void> {
+  const { cluster, workload } = trial;
   workload.start();
   const progress = setInterval(() => {
     const { succeeded, refused, unknown } = workload;
@@ -115,26 +145,4 @@ export async function runTrial(
     clearInterval(progress);
     await workload.stop();
   }
-  const asked = { operations: workload.operations, succeeded: workload.succeeded };
-  const ended = { refused: workload.refused, unknown: workload.unknown };
-  trial.log(`${asked.operations} requests recorded; reading everything back through each host, checking ...`);
-  await untilHealthy(cluster);
-  const judgement = await judge(cluster, workload);
-  await destroy();
-  shortfalls.push(...judgement.shortfalls);
-  if (shortfalls.length > 0) writeFileSync(join(trial.dir, 'history.jsonl'), workload.history.toJsonl());
-  else rmSync(trial.dir, { recursive: true });
-  return {
-    suite: name,
-    seconds: Math.round((performance.now() - start) / 1000),
-    ...asked,
-    ...ended,
-    acknowledged: workload.ledger.size,
-    acknowledgedLost: judgement.acknowledgedLost,
-    keysChecked: workload.registers.length,
-    verdict: judgement.verdict,
-    digestsEqual: judgement.digestsEqual,
-    figures: trial.figures,
-    shortfalls,
-  };
 }
