@@ -185,11 +185,11 @@ test('a segment is not freed before the record that makes it void is durable', a
   for (let index = 1; log.segments().length < 4; index += 40)
     await log.write({ firstIndex: index, count: 40, payloadBytes: 200 });
   const last = log.sink.live.get(1)!.at(-1)!.lastIndex;
+  log.machine.disk.latencyOf = (operation) => (operation === 'write' ? 1000 : 0.1);
   // The shard has given up its entries, and says so to the log; the disk is not that far yet.
   log.sink.compact(1, last);
   log.wal.appendState(stateOf({ snapshotIndex: last, snapshotTerm: 1, compactedIndex: last, compactedTerm: 1 }), false);
   log.wal.consider();
-  log.machine.disk.latencyOf = (operation) => (operation === 'write' ? 1000 : 0.1);
   await log.machines.world.run(500);
   log.losePower();
   const { failure, blocks } = (await log.open()).get(1)!;

@@ -19,6 +19,10 @@ const OPERATIONS_PER_KEY = 200;
 const UNKNOWN_PER_KEY = 4;
 const PAUSE_MAX_MS = 8;
 const LEDGER_SHARE = 0.25;
+/** Large values among the small ones, under few keys: only the digests tell of them. */
+const BULK_SHARE = 0.01;
+const BULK_KEYS = 16;
+const BULK_BYTES = [4 * 1024, 256 * 1024] as const;
 const GET_SHARE = 0.4;
 const PUT_SHARE = 0.75;
 const CAS_SHARE = 0.95;
@@ -113,6 +117,10 @@ export class Workload {
         await this.enterLedger(host, dice);
         continue;
       }
+      if (dice.chance(BULK_SHARE)) {
+        await this.writeBulk(host, dice);
+        continue;
+      }
       const key = this.keyFor(group);
       const call = this.nextCall(process, dice, seen?.key === key ? seen : undefined);
       const outcome = await this.recorded(process, host, key, call, dice);
@@ -202,14 +210,26 @@ export class Workload {
   private async enterLedger(host: ClusterHost, dice: Dice): Promise<void> {
     const value = String(this.values++);
     const key = `ledger/${value.padStart(9, '0')}`;
+    if (await this.writeUnrecorded(host, key, dice, value)) this.ledger.set(key, value);
+  }
+
+  private async writeBulk(host: ClusterHost, dice: Dice): Promise<void> {
+    const value = 'x'.repeat(dice.between(...BULK_BYTES));
+    await this.writeUnrecorded(host, `bulk/${dice.below(BULK_KEYS)}`, dice, value);
+  }
+
+  /** A write that the history does without; true when it was acknowledged. */
+  private async writeUnrecorded(host: ClusterHost, key: string, dice: Dice, value: string): Promise<boolean> {
     this.operations++;
-    const outcome = await this.send('PUT', host, key, dice, value).catch(() => undefined);
-    if (outcome?.status === 200) {
+    const answer = await this.send('PUT', host, key, dice, value).catch(() => undefined);
+    if (answer?.status === 200) {
       this.succeeded++;
-      this.ledger.set(key, value);
       this.onAcknowledged(host);
-    } else if (outcome !== undefined && isNotApplied(outcome)) this.refused++;
+      return true;
+    }
+    if (answer !== undefined && isNotApplied(answer)) this.refused++;
     else this.unknown++;
+    return false;
   }
 
   /** Reads a register through `host` after the harm, until it answers; part of the history. */
