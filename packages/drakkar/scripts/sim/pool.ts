@@ -52,7 +52,7 @@ export class Pool {
   }
 
   private start(): ChildProcess {
-    const worker = fork(this.path, [], { stdio: ['ignore', 'inherit', 'pipe', 'ipc'], execArgv: [] });
+    const worker = fork(this.path, [], { stdio: ['ignore', 'inherit', 'pipe', 'ipc'], execArgv: ['--expose-gc'] });
     this.workers.add(worker);
     worker.once('exit', () => this.workers.delete(worker));
     return worker;

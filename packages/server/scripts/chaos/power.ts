@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { HOST_IDS, type ClusterHost } from '../cluster.ts';
 import { DISK_COMMANDS, LoopDisk, cutPower, diskProbe } from './loop-disk.ts';
 import { missingCommands, missingInSandbox, missingRoot } from './probes.ts';
-import { failedReport, pause, roundsFor, type Context, type Suite, type SuiteReport } from './suite.ts';
+import { pause, roundsFor, type Context, type Suite, type SuiteReport } from './suite.ts';
 import { runTrial, type Trial, type TrialSetup } from './trial.ts';
 
 const KILLS_PER_CUT = 15;
@@ -80,7 +80,7 @@ async function harm(trial: Trial, disks: Disks): Promise<void> {
   Object.assign(trial.figures, { 'power cuts': cuts, 'disks cut': disksCut });
 }
 
-/** Acknowledged writes that are lost when nothing is flushed; a cluster that does not even come back has lost them, too. */
+/** Acknowledged writes that are lost when nothing is flushed. */
 async function runControl(context: Context): Promise<{ acknowledged: number; lost: number }> {
   const name = 'power-control';
   const disks = makeDisks(context, name);
@@ -88,7 +88,7 @@ async function runControl(context: Context): Promise<{ acknowledged: number; los
   const report = await runTrial(context, name, { ...disks.setup, nodeFlags }, async (trial) => {
     await trial.untilMoreSucceed(CONTROL_REQUESTS);
     await cutAndRestart(trial, disks, trial.cluster.hosts);
-  }).catch((error: Error) => failedReport(name, error.message));
+  });
   await disks.unmount();
   for (const dir of [disks.dir, join(context.root, name)]) rmSync(dir, { recursive: true, force: true });
   return { acknowledged: report.acknowledged, lost: report.acknowledgedLost };

@@ -2,13 +2,13 @@
  * One trial: three hosts, clients, a harm that a suite does, then the judgement. Whatever happens, the processes end and what was
  * mounted or made goes away; the data and the history stay when something is wrong.
  */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Dice } from 'drakkar/sim';
 import { Cluster, type ClusterHost, type ClusterLayout } from '../cluster.ts';
 import { getJson } from '../http-client.ts';
 import { until, type Context, type SuiteReport } from './suite.ts';
-import { judge } from './verify.ts';
+import { judge, type Judgement } from './verify.ts';
 import { findLeader, untilHealthy, untilWritable, type Status } from './view.ts';
 import { Workload, type WorkloadOptions } from './workload.ts';
 
@@ -22,6 +22,7 @@ const PROGRESS_MS = 5000;
 /** Enough load that harm falls into requests under way. */
 const WARM_UP_OPERATIONS = 200;
 const WARM_UP_MS = 30_000;
+const LOG_LINE_MAX_CHARS = 1500;
 
 export interface TrialSetup extends WorkloadOptions {
   readonly layout?: ClusterLayout;
@@ -97,36 +98,45 @@ export async function runTrial(
   const { cluster, workload, shortfalls } = trial;
   mkdirSync(trial.dir, { recursive: true, mode: 0o700 });
   const destroy = context.cleanup.add(`the hosts of ${name}`, () => cluster.destroy());
-  let isGood = false;
+  let judgement: Judgement = { acknowledgedLost: 0, verdict: 'not checked', digestsEqual: false, shortfalls: [] };
   try {
     await cluster.start();
     await untilHealthy(cluster);
     ({ shardCount: trial.shardCount } = await getJson<Status>(`${cluster.hosts[0].url}/status`));
     await harmUnderLoad(trial, harm);
-    const { operations, succeeded, refused, unknown } = workload;
-    trial.log(`${operations} requests recorded; reading everything back through each host, checking ...`);
+    trial.log(`${workload.operations} requests recorded; reading everything back through each host, checking ...`);
     await untilHealthy(cluster);
-    const judgement = await judge(cluster, workload);
+    judgement = await judge(cluster, workload);
     shortfalls.push(...judgement.shortfalls);
-    isGood = shortfalls.length === 0;
-    return {
-      suite: name,
-      seconds: Math.round((performance.now() - start) / 1000),
-      operations,
-      succeeded,
-      refused,
-      unknown,
-      acknowledged: workload.ledger.size,
-      keysChecked: workload.registers.length,
-      figures: trial.figures,
-      ...judgement,
-      shortfalls,
-    };
-  } finally {
-    await destroy();
-    if (isGood) rmSync(trial.dir, { recursive: true });
-    else writeFileSync(join(trial.dir, 'history.jsonl'), workload.history.toJsonl());
+  } catch (error) {
+    shortfalls.push((error as Error).stack ?? String(error));
   }
+  const { operations, succeeded, refused, unknown } = workload;
+  await destroy();
+  shortfalls.push(...cluster.hosts.flatMap(brokenInvariants));
+  if (shortfalls.length === 0) rmSync(trial.dir, { recursive: true });
+  else writeFileSync(join(trial.dir, 'history.jsonl'), workload.history.toJsonl());
+  return {
+    suite: name,
+    seconds: Math.round((performance.now() - start) / 1000),
+    operations,
+    succeeded,
+    refused,
+    unknown,
+    acknowledged: workload.ledger.size,
+    keysChecked: workload.registers.length,
+    figures: trial.figures,
+    ...judgement,
+    shortfalls,
+  };
+}
+
+/** A host that found a defect in itself says so in its log, and only there when the others covered for it. */
+function brokenInvariants(host: ClusterHost): string[] {
+  const found = readFileSync(host.logFile, 'utf8')
+    .split('\n')
+    .find((line) => line.includes('"ERR_INVARIANT"'));
+  return found === undefined ? [] : [`host ${host.id} broke an invariant: ${found.slice(0, LOG_LINE_MAX_CHARS)}`];
 }
 
 async function harmUnderLoad(trial: Trial, harm: (trial: Trial) => Promise<void>): Promise<void> {

@@ -5,7 +5,7 @@
 import { checkLinearizability, keyValueModel } from 'drakkar/sim';
 import type { Cluster, ClusterHost } from '../cluster.ts';
 import { send } from '../http-client.ts';
-import { pause } from './suite.ts';
+import { pause, type SuiteReport } from './suite.ts';
 import { digestsAgree } from './view.ts';
 import type { Workload } from './workload.ts';
 
@@ -20,7 +20,7 @@ const LOSSES_TOLD = 5;
 
 export interface Judgement {
   readonly acknowledgedLost: number;
-  readonly verdict: 'linearizable' | 'violation' | 'unknown';
+  readonly verdict: SuiteReport['verdict'];
   readonly digestsEqual: boolean;
   readonly shortfalls: string[];
 }
