@@ -141,7 +141,8 @@ export class Snapshots {
     if (replica.peerOf(header.from)?.address !== from.raftAddress) {
       throw new DrakkarError('ERR_PEER_REFUSED', `replica ${header.from} does not live at ${from.raftAddress}`);
     }
-    if (header.term < replica.raft.term || header.index <= replica.raft.commitIndex) {
+    const { raft } = replica;
+    if (header.index <= raft.commitIndex || !raft.admitSnapshot(header.term, header.from)) {
       throw new DrakkarError('ERR_REJECTED', 'the snapshot is older than what this replica has');
     }
     if (replica.isSnapshotting || replica.isRestoring) {
@@ -167,8 +168,10 @@ export class Snapshots {
   private async install(replica: Replica, header: SnapshotHeader): Promise<void> {
     const { raft, rsm } = replica;
     // While the image streamed, the log may have caught up by itself.
-    if (header.index <= raft.commitIndex) throw new DrakkarError('ERR_REJECTED', 'the snapshot came too late');
-    replica.isRestoring = true;
+    if (header.index <= raft.commitIndex || !raft.admitSnapshot(header.term, header.from)) {
+      throw new DrakkarError('ERR_REJECTED', 'the snapshot came too late');
+    }
+    replica.isRestoring = raft.isInstalling = true;
     try {
       const image = await replica.snapshotter.open(header.index);
       await rsm.recoverImage(image.chunks, replica.stopController.signal);
@@ -183,7 +186,7 @@ export class Snapshots {
       if (replica.status === 'running') this.engine.failReplica(replica, error);
       throw error;
     } finally {
-      replica.isRestoring = false;
+      replica.isRestoring = raft.isInstalling = false;
     }
     await this.engine.whenDurable(replica, raft.writeNumber);
     await replica.snapshotter.retain(header.index);

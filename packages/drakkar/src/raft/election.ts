@@ -21,7 +21,7 @@ export function tick(raft: Raft): void {
 
 /** `forTransfer`: on behalf of the leader, so without asking first, and past everybody's lease (thesis §3.10). */
 export function campaign(raft: Raft, forTransfer: boolean): void {
-  if (raft.hasPendingConfigChange) return;
+  if (raft.hasPendingConfigChange || raft.isInstalling) return;
   if (raft.config.preVote && !forTransfer) becomePreCandidate(raft);
   else becomeCandidate(raft, forTransfer);
 }

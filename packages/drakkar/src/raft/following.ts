@@ -19,7 +19,7 @@ export const BlockVerdict = {
 export type BlockVerdict = (typeof BlockVerdict)[keyof typeof BlockVerdict];
 
 /** The leader of the current term speaks. */
-function hearLeader(raft: Raft, leaderId: number, term: number): void {
+export function hearLeader(raft: Raft, leaderId: number, term: number): void {
   if (term > raft.term || raft.role !== 'follower' || raft.leaderId !== leaderId) {
     invariant(raft.role !== 'leader' || term > raft.term, `two leaders in term ${term}`);
     invariant(term > raft.term || raft.leaderId === 0 || raft.leaderId === leaderId, `two leaders in term ${term}`);
@@ -114,8 +114,8 @@ export function onHeartbeat(raft: Raft, message: Message): void {
   if (raft.memberOf(message.from) === undefined) return;
   hearLeader(raft, message.from, message.term);
   // A leader names a commit index only up to what this replica acknowledged to it in this term, so that it proves the match, also
-  // of what was forgotten to be proven over a restart.
-  verify(raft, Math.min(message.commit, raft.log.lastIndex), message.commit);
+  // of what was forgotten to be proven over a restart. Beyond the log's end it proves that something was lost (F6).
+  if (message.commit <= raft.log.lastIndex) verify(raft, message.commit, message.commit);
   if ((message.flags & MESSAGE_NO_REPLY) !== 0) return;
   raft.send(MessageType.HeartbeatResponse, message.from, {
     logIndex: Math.min(raft.writes.durableIndex, raft.verifiedIndex),

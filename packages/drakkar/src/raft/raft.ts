@@ -66,6 +66,8 @@ export class Raft {
   voterCount = 0;
   /** A committed config change is not applied yet: no campaign (design §4). */
   hasPendingConfigChange = false;
+  /** The state machine is being replaced by a snapshot's: no campaign, its log is about to be replaced, too. */
+  isInstalling = false;
 
   /** Term or vote differ from the newest state record. */
   isStateDirty = false;
@@ -299,11 +301,23 @@ export class Raft {
   }
 
   /**
+   * A leader of `term` offers a snapshot. False when there is a newer one; otherwise this replica follows it, whatever it was: a leader
+   * whose log is replaced would count acknowledgements of the old one for the new.
+   */
+  admitSnapshot(term: number, leaderId: number): boolean {
+    if (term < this.term || this.memberOf(leaderId) === undefined) return false;
+    following.hearLeader(this, leaderId, term);
+    this.persistIfDirty();
+    return true;
+  }
+
+  /**
    * A snapshot at `index` is installed and durable. The log behind it is kept when it matches (thesis §5.1, scenario 48), else
    * given up. False when the snapshot is older than what is committed.
    */
   restore(index: number, term: number, membership: Membership): boolean {
     if (index <= this.commitIndex) return false;
+    invariant(this.role !== 'leader', 'a leader installs a snapshot');
     this.restoreReset = this.log.termAt(index) !== term;
     if (this.restoreReset) {
       this.outbox.truncated(this.commitIndex + 1);

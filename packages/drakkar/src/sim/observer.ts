@@ -109,12 +109,12 @@ export class Observer {
       return `${who}: applied ${appliedIndex}, durable ${view.durableIndex}`;
     });
     holds(view.compactedIndex <= appliedIndex, 'compacted ≤ applied', () => `${who}: ${view.compactedIndex}`);
-    this.checkEntries(truth, seen, view);
+    if (!owner.isForgetful) this.checkEntries(truth, seen, view);
     if (role === 'leader' && seen.role === 'leader' && seen.term === term && commitIndex > seen.commitIndex) {
       // Raft §5.4.2: only what is of its own term is counted.
       holds(view.termAt(commitIndex) === term, 'a leader commits entries of its term', () => `${who}: ${commitIndex}`);
     }
-    if (commitIndex > seen.commitIndex) this.checkCommits(truth, seen.commitIndex, view);
+    if (commitIndex > seen.commitIndex && !owner.isForgetful) this.checkCommits(truth, seen.commitIndex, view);
     if (role === 'leader' && (seen.role !== 'leader' || seen.term !== term)) this.checkLeader(truth, view);
     if (role !== seen.role || term !== seen.term) this.trace.note(owner.name, `shard ${shardId}`, role, 'term', term);
     if (commitIndex !== seen.commitIndex) this.trace.note(owner.name, `shard ${shardId}`, 'commits', commitIndex);

@@ -46,10 +46,14 @@ export interface PlanOptions {
 }
 
 export function drawPlan(dice: Dice, options: PlanOptions): Plan {
-  const hostCount = options.hosts ?? dice.pick([3, 3, 3, 4, 5, 5, 6, 7]);
+  // Whatever a caller fixes is drawn all the same: the rest of the plan must not change with it.
+  const drawnHosts = dice.pick([3, 3, 3, 4, 5, 5, 6, 7]);
+  const hostCount = options.hosts ?? drawnHosts;
   const hostIds = Array.from({ length: hostCount }, (_, i) => i + 1);
   const shards: ShardPlan[] = [];
-  const shardCount = options.shards ?? dice.pick([1, 1, 2, 3]);
+  const drawnShards = dice.pick([1, 1, 2, 3]);
+  const drawnOperations = dice.between(500, 560);
+  const shardCount = options.shards ?? drawnShards;
   for (let shardId = 1; shardId <= shardCount; shardId++) {
     const size = shardId === 1 ? hostCount : dice.between(Math.min(3, hostCount), hostCount);
     const memberIds = dice.shuffle(hostIds).slice(0, size);
@@ -62,7 +66,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     hostCount,
     shards,
     clientCount: dice.pick([2, 4, 6, 8]),
-    operations: options.operations ?? dice.between(500, 560),
+    operations: options.operations ?? drawnOperations,
     faults,
     victims: drawVictims(dice, hostIds, shards),
     rttMs: dice.pick([10, 20]),

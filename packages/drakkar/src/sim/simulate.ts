@@ -223,8 +223,9 @@ class Run implements HostOwner {
   createStateMachine(host: SimHost, shardId: number): WatchedMachine {
     const truth = this.observer.truths.get(shardId)!;
     return new WatchedMachine(this.workload.createStateMachine(shardId, host.id), {
-      onApplied: (...args) => this.guarded(() => truth.applies(...args)),
-      onDigest: (...args) => this.guarded(() => truth.hasDigest(...args)),
+      // What a host believes that forgot what it promised is for its peers to refuse.
+      onApplied: (...args) => this.guarded(() => host.isForgetful || truth.applies(...args)),
+      onDigest: (...args) => this.guarded(() => host.isForgetful || truth.hasDigest(...args)),
     });
   }
 
@@ -240,7 +241,7 @@ class Run implements HostOwner {
   }
 
   /** A check that runs inside the library must not fail a shard there. */
-  private guarded(check: () => void): void {
+  private guarded(check: () => unknown): void {
     try {
       check();
     } catch (error) {

@@ -31,18 +31,16 @@ const MOVE_BELOW_SHARE = 0.5;
 
 export class Compaction {
   private readonly wal: Wal;
-  /** After damage nothing is deleted: it may be needed for a repair. */
-  private readonly isForbidden: boolean;
   private running: Promise<void> | undefined;
   private isStopped = false;
 
-  constructor(wal: Wal, isForbidden: boolean) {
+  constructor(wal: Wal) {
     this.wal = wal;
-    this.isForbidden = isForbidden;
   }
 
   consider(): void {
-    if (this.running !== undefined || this.isForbidden || this.isStopped) return;
+    // After damage nothing is deleted: it may be needed for a repair.
+    if (this.running !== undefined || this.wal.damage !== undefined || this.isStopped) return;
     this.running = this.run()
       .catch((error: unknown) => {
         this.wal.env.logger.warn({ err: error, dir: this.wal.files.dir }, 'freeing old segments of the log failed');

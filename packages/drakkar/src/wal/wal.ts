@@ -70,7 +70,7 @@ interface PendingFrame {
   readonly state: ShardState | undefined;
 }
 
-/** Opens the log in `dir`: reads what is there, and begins a new segment behind it. */
+/** Opens the log in `dir`: reads what is there, and begins a new segment behind it. A damaged one is only read. */
 export async function openWal(options: WalOptions): Promise<Wal> {
   const { env, dir, pool } = options;
   const files = new SegmentFiles(env, dir, options.segmentBytes ?? SEGMENT_BYTES);
@@ -78,6 +78,11 @@ export async function openWal(options: WalOptions): Promise<Wal> {
   const segments = await files.openAll();
   const replay = new Replay();
   const { end, damage, unborn, tail } = await scanSegments(segments, replay.visit);
+  if (damage !== undefined) {
+    // Left as it is: a new segment would name the shortened end as the right one, and the next opening would find nothing wrong.
+    const { recovered, stateEpochs } = replay.finish(damage);
+    return new Wal(env, files, segments, recovered, stateEpochs, end, damage, pool);
+  }
   if (unborn !== undefined) {
     segments.pop();
     await files.recycle(unborn);
@@ -85,8 +90,8 @@ export async function openWal(options: WalOptions): Promise<Wal> {
   if (tail !== undefined) await rewrite(tail.segment, tail.offset, tail.sizeBytes);
   const last = segments[segments.length - 1];
   if (last !== undefined) await rewrite(last, 0, PAGE_BYTES);
-  const { recovered, stateEpochs } = replay.finish(damage);
-  const wal = new Wal(env, files, segments, recovered, stateEpochs, end, damage, pool);
+  const { recovered, stateEpochs } = replay.finish(undefined);
+  const wal = new Wal(env, files, segments, recovered, stateEpochs, end, undefined, pool);
   await wal.begin();
   return wal;
 }
@@ -151,8 +156,8 @@ export class Wal implements LogDb {
     for (const [shardId, epoch] of stateEpochs)
       this.states.set(shardId, { state: recovered.get(shardId)!.state, epoch });
     this.end = end;
-    this.damage = damage;
-    this.compaction = new Compaction(this, damage !== undefined);
+    this.damage = this.failure = damage;
+    this.compaction = new Compaction(this);
   }
 
   /** Every opening writes to a segment of its own, never behind an old tail (F1). */

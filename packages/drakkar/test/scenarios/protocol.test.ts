@@ -247,11 +247,29 @@ test('scenario 48: a snapshot keeps the log behind it when that matches, and rep
     const cluster = new RaftCluster(3);
     const node = cluster.node(2);
     withLog(node, [1, 1, 1, 1, 1], 2);
+    assert.equal(node.raft.admitSnapshot(2, 1), true);
     const membership = initialMembership(cluster.ids.map((id) => [id, `host${id}:1`]));
     assert.equal(node.raft.restore(3, term, membership), true);
     assert.equal(node.raft.commitIndex, 3);
     assert.equal(node.raft.log.lastIndex, isKept ? 5 : 3);
   }
+});
+
+test('a leader that is offered a snapshot by a newer one follows it first: old acknowledgements must not count for a new log', () => {
+  const cluster = new RaftCluster(3);
+  const leader = cluster.elect(1);
+  for (let i = 0; i < 5; i++) leader.propose();
+  cluster.run(2);
+  const { raft } = leader;
+  const { term } = raft;
+  assert.equal(raft.admitSnapshot(term - 1, 2), false, 'of an older leader');
+  assert.equal(raft.role, 'leader');
+  assert.equal(raft.admitSnapshot(term + 1, 2), true);
+  assert.equal(raft.role, 'follower');
+  assert.equal(raft.term, term + 1);
+  raft.isInstalling = true;
+  raft.campaign();
+  assert.equal(raft.role, 'follower', 'nobody campaigns while a snapshot is installed');
 });
 
 test('scenario 50: an old or repeated snapshot, or its acknowledgement, changes nothing', () => {

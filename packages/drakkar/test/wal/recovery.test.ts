@@ -385,4 +385,10 @@ test('a damaged log says so, also to shards that it does not mention any more', 
   const recovered = await log.open();
   assert.equal(recovered.size, 0, 'the shard was in the group that is gone');
   assert.equal(log.wal.damage?.code, 'ERR_LOG_CORRUPT');
+  // And it says so again at every opening, however often it was opened in between.
+  for (let opening = 0; opening < 3; opening++) {
+    log.losePower();
+    await log.open();
+    assert.equal(log.wal.damage?.code, 'ERR_LOG_CORRUPT', `opening ${opening}`);
+  }
 });
