@@ -83,7 +83,7 @@ export class NodeHost {
           events,
           tickMs,
           identity: directory.identity,
-          condemn: directory.condemn,
+          condemn: (newestStart) => directory.condemn(newestStart),
           onFailed: () => void transport.close(),
         });
         await engine.start();
