@@ -17,14 +17,14 @@ export async function replaySeed(options: ReplayOptions): Promise<boolean> {
   const report = await simulate({ ...fixed, workload: new StoreWorkload(), trace: true });
   const { plan, failure } = report;
   if (failure === undefined) {
-    for (const line of report.trace.slice(-lines)) console.log(line);
+    for (const line of report.trace.slice(lines === 0 ? Infinity : -lines)) console.log(line);
     console.log(`seed ${seed} passes: ${plan.hostCount} hosts, faults ${plan.faults.join(', ') || 'none'}`);
     console.log(`trace hash ${report.traceHash}`);
     return true;
   }
   console.log(`seed ${seed} fails: ${failure.message}\nshrinking …`);
   const small = await shrink({ ...fixed, workload: () => new StoreWorkload() }, report);
-  for (const line of small.report.trace.slice(-lines)) console.log(line);
+  for (const line of small.report.trace.slice(lines === 0 ? Infinity : -lines)) console.log(line);
   console.log(
     [
       `\nseed ${seed}, commit ${commit()}, Node ${process.version}: ${failure.kind}`,

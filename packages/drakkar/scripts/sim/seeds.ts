@@ -36,7 +36,7 @@ const MUST_REACH = [
   'error ERR_NO_LEADER',
 ] as const;
 /** Below it chance alone may keep a counter at zero. */
-const SEEDS_TO_REACH_ALL = 500;
+const SEEDS_TO_REACH_ALL = 1500;
 
 export interface SeedsOptions extends Selection {
   readonly seeds: number;

@@ -363,11 +363,19 @@ export class Engine implements LogSink {
   /** A write failed: nothing that waits will ever be durable, and nothing may be promised any more (fault F5). */
   failed(error: DrakkarError): void {
     if (this.failure !== undefined) return;
+    this.stopAll(error);
+    this.announce(error);
+  }
+
+  private stopAll(error: DrakkarError): void {
     this.failure = error;
     this.env.logger.error({ err: error, dir: this.dir }, 'the log failed; this host stops');
     this.tickTimer?.cancel();
     for (const replica of this.replicas.values()) this.failReplica(replica, error);
     for (const waiter of this.durableWaiters.splice(0)) waiter.resolve();
+  }
+
+  private announce(error: DrakkarError): void {
     this.events.emit('hostFailed', { error });
     this.onFailed(error);
   }
@@ -375,9 +383,12 @@ export class Engine implements LogSink {
   /** Peers know of a start of this directory that it does not remember: nothing it promised can be relied on (fault F19). */
   rolledBack(newestStart: number): void {
     if (this.failure !== undefined) return;
-    this.failed(rolledBack(this.dir, newestStart, this.identity.startCounter));
-    // Not written down in time, it is found out again after the next start.
-    this.condemn(newestStart).catch((error: unknown) => this.env.logger.warn({ err: error }, 'condemning failed'));
+    const error = rolledBack(this.dir, newestStart, this.identity.startCounter);
+    this.stopAll(error);
+    // Told when it is written down: whoever starts the host again must find it, since a later start would be believed.
+    this.condemn(newestStart)
+      .catch((cause: unknown) => this.env.logger.error({ err: cause, dir: this.dir }, 'could not note that'))
+      .finally(() => this.announce(error));
   }
 
   // The network.

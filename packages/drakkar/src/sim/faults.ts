@@ -56,7 +56,7 @@ export const FAULTS = {
   'leader-transfer': { perSecond: 0.8, meanMs: 0 },
   'forced-snapshot': { perSecond: 0.8, meanMs: 0 },
   'proposal-flood': { perSecond: 0.2, meanMs: 0 },
-  'session-flood': { perSecond: 0.1, meanMs: 0, share: 0.02 },
+  'session-flood': { perSecond: 0.2, meanMs: 0, share: 0.04 },
 } as const satisfies Record<string, Fault>;
 
 export type FaultKind = keyof typeof FAULTS;
