@@ -436,6 +436,37 @@ test('a host whose disk was rolled back gives itself up, for ever, however often
   await cluster.close();
 });
 
+test('a host whose disk was rolled back is not believed after more starts than its peers know of (F19)', async () => {
+  const cluster = new TestCluster();
+  await cluster.startAll();
+  const victim = cluster.followerOf(1);
+  const { disk } = cluster.machineOf.get(victim)!;
+  cluster.losePower(victim);
+  const copy = disk.clone();
+  await cluster.open(victim);
+  await cluster.startReplica(victim, 1);
+  await cluster.ready(1);
+  cluster.losePower(victim);
+  disk.restore(copy);
+  // Starts that nobody hears of: the count passes the one that the others have pinned.
+  const { network } = cluster.machines;
+  for (const other of cluster.hosts.keys()) {
+    if (other === victim) continue;
+    network.cutOneWay(`host${victim}`, `host${other}`);
+    network.cutOneWay(`host${other}`, `host${victim}`);
+  }
+  for (let start = 0; start < 4; start++) {
+    await cluster.open(victim);
+    cluster.losePower(victim);
+  }
+  network.heal();
+  const host = await cluster.open(victim);
+  await cluster.startReplica(victim, 1);
+  await cluster.world.until(() => host.failed !== undefined, 10_000);
+  is('ERR_DIR_CORRUPT', /was rolled back: peers know of start 2, it remembers 6/)(host.failed);
+  await cluster.close();
+});
+
 test('a leader on a full disk gives its leadership away; its shards go on, and it comes back with room', async () => {
   const cluster = new TestCluster();
   await cluster.startAll();

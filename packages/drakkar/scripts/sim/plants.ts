@@ -282,7 +282,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'wiped-replica-votes',
     file: 'engine/incarnation.ts',
-    from: 'if (!sameDirectory || wentBack(identity.startCounter, pin.startCounter)) {',
+    from: 'if (!sameDirectory || !remembersStart(identity, pin.startCounter)) {',
     to: 'if (sameDirectory && !sameDirectory) {',
     faults: ['lost-disk', 'rolled-back-disk', 'isolate-leader', 'crash', 'partition'],
   },

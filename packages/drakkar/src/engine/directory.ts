@@ -3,7 +3,7 @@
  * before the first message leaves, so that peers can tell a directory that was wiped or rolled back (design §7.5).
  *
  *     LOCK             held while the process lives
- *     identity.json    format, deployment, ids, address, start counter, checksum
+ *     identity.json    format, deployment, ids, address, start counter and those before it, checksum
  *     engine-0/wal/    the log
  *     engine-0/snapshots/<shard>/
  */
@@ -12,6 +12,7 @@ import { countOf, nextStart } from './incarnation.ts';
 import type { DirectoryLock, Env, FileSystem } from '../env/env.ts';
 import type { HostIdentity } from '../transport/transport.ts';
 import { checksum } from '../wire/checksum.ts';
+import { EARLIER_STARTS_MAX } from '../wire/limits.ts';
 
 export const DIRECTORY_FORMAT = 1;
 const IDENTITY_FILE = 'identity.json';
@@ -25,6 +26,8 @@ interface IdentityRecord {
   readonly directoryId: string;
   readonly raftAddress: string;
   readonly startCounter: number;
+  /** The starts before it, oldest first; no more than `EARLIER_STARTS_MAX`. */
+  readonly earlierStarts: readonly number[];
   /** Engines that hold shards; one until there are more. */
   readonly engines: number;
   /** A start of this directory that it does not remember, but a peer does: it was rolled back and is of no use any more. */
@@ -60,6 +63,7 @@ export async function openDirectory(
       directoryId: known?.directoryId ?? randomHex(env, 2),
       raftAddress,
       startCounter: nextStart(known?.startCounter ?? 0, env.random),
+      earlierStarts: known === undefined ? [] : [...known.earlierStarts, known.startCounter].slice(-EARLIER_STARTS_MAX),
       engines: known?.engines ?? 1,
       rolledBackFrom: 0,
     };
@@ -76,6 +80,7 @@ export async function openDirectory(
         directoryHigh: Number.parseInt(record.directoryId.slice(0, 8), 16),
         directoryLow: Number.parseInt(record.directoryId.slice(8), 16),
         startCounter: record.startCounter,
+        earlierStarts: record.earlierStarts,
       },
       walDir,
       snapshotsDir,
@@ -167,6 +172,9 @@ async function readIdentity(fs: FileSystem, dir: string): Promise<IdentityRecord
     isHex(record.directoryId, 16) &&
     typeof record.raftAddress === 'string' &&
     isCount(record.startCounter) &&
+    Array.isArray(record.earlierStarts) &&
+    record.earlierStarts.length <= EARLIER_STARTS_MAX &&
+    record.earlierStarts.every(isCount) &&
     isCount(record.engines) &&
     isCount(record.rolledBackFrom);
   if (!sound) throw corrupt(path, 'a field is missing or of the wrong kind');

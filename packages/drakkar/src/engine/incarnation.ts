@@ -3,12 +3,13 @@
  * another directory, or with an older start of it, is refused: its disk was wiped or rolled back, and what its replica
  * promised may be gone (fault F19).
  *
- * A host that was rolled back raises its counter with every start and would be believed again before long. So it is told of the newest
- * start that is known of it: a number that only its own directory can have given out. A host that hears of a start of its
- * directory that it does not remember gives itself up, durably.
+ * A host that was rolled back raises its counter with every start, so a higher count proves nothing: a host names its earlier starts,
+ * and the one that is pinned must be among them. One that does not remember it is told of it, a number that only its own directory can
+ * have given out, and gives itself up, durably.
  */
 import type { HostIdentity, InboundSession, Peer } from '../transport/transport.ts';
 import type { Random } from '../env/env.ts';
+import { EARLIER_STARTS_MAX } from '../wire/limits.ts';
 import { MessageType, type Message } from '../wire/message.ts';
 import type { Engine } from './engine.ts';
 import type { Replica } from './replica.ts';
@@ -23,9 +24,10 @@ export function nextStart(startCounter: number, random: Random): number {
 /** How often the directory was started. */
 export const countOf = (startCounter: number): number => Math.floor(startCounter / COUNT_STEP);
 
-/** Whether a host that once said `known` cannot be at `startCounter` now. */
-function wentBack(startCounter: number, known: number): boolean {
-  return startCounter !== known && countOf(startCounter) <= countOf(known);
+/** Whether the directory remembers its start `known`. Of starts older than its memory it is believed. */
+function remembersStart({ startCounter, earlierStarts }: HostIdentity, known: number): boolean {
+  if (known === startCounter || earlierStarts.includes(known)) return true;
+  return earlierStarts.length === EARLIER_STARTS_MAX && countOf(known) < countOf(earlierStarts[0]);
 }
 
 export class Incarnations {
@@ -61,7 +63,7 @@ export class Incarnations {
     const pin = replica.pins.find((known) => known.replicaId === replicaId);
     if (pin !== undefined) {
       const sameDirectory = pin.directoryHigh === identity.directoryHigh && pin.directoryLow === identity.directoryLow;
-      if (!sameDirectory || wentBack(identity.startCounter, pin.startCounter)) {
+      if (!sameDirectory || !remembersStart(identity, pin.startCounter)) {
         this.engine.counters.messagesRefused++;
         replica.verifiedSessions[slot] = -session.id; // said once for each connection
         if (sameDirectory) {
@@ -72,7 +74,7 @@ export class Incarnations {
           replica,
           replicaId,
           sameDirectory
-            ? `its directory went back from start ${countOf(pin.startCounter)} to start ${countOf(identity.startCounter)}`
+            ? `its directory was rolled back: in start ${countOf(identity.startCounter)} it does not remember start ${countOf(pin.startCounter)}`
             : 'its directory is another one than before',
         );
         return false;
@@ -87,7 +89,7 @@ export class Incarnations {
   remembers(message: Message): boolean {
     const { identity } = this.engine;
     const isOurs = message.logIndex === identity.directoryHigh && message.logTerm === identity.directoryLow;
-    return !isOurs || !wentBack(identity.startCounter, message.hint);
+    return !isOurs || remembersStart(identity, message.hint);
   }
 
   /**

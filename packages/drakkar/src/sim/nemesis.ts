@@ -104,8 +104,7 @@ export class Nemesis {
   private carryOut(kind: FaultKind, dice: Dice): (() => void) | 'done' | undefined {
     const { hosts, machines, owner } = { hosts: this.owner.hosts, machines: this.owner.machines, owner: this.owner };
     const { network } = machines;
-    // A host that is noting down that it was rolled back is left alone: docs/architecture.md says what a crash then would mean.
-    const host = dice.pick(hosts.filter((candidate) => candidate.host?.failed === undefined)) ?? hosts[0];
+    const host = dice.pick(hosts);
     const trouble = this.troubles.get(host)!;
     const other = dice.pick(hosts.filter((candidate) => candidate !== host)) ?? host;
     owner.note('fault:', kind, host.name, other.name);
@@ -187,7 +186,7 @@ export class Nemesis {
         this.losePower(host, dice);
         return () => host.start();
       case 'cluster-power-loss':
-        for (const each of hosts) if (each.host?.failed === undefined) this.losePower(each, dice);
+        for (const each of hosts) this.losePower(each, dice);
         return () => hosts.forEach((each) => each.start());
       case 'restart-storm':
         this.storm(dice);
@@ -337,7 +336,7 @@ export class Nemesis {
     let atMs = 0;
     for (const host of dice.shuffle(this.owner.hosts)) {
       this.world.schedule(atMs, () => {
-        if (!this.isOver && host.host?.failed === undefined) host.kill();
+        if (!this.isOver) host.kill();
       });
       atMs += this.owner.plan.electionRtt * this.owner.plan.rttMs;
       this.world.schedule(atMs, () => host.start());

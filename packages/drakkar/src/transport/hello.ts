@@ -5,8 +5,9 @@
  *     word 0   "DRKR"            word 1   wire version (lowest, highest << 8)
  *     word 2   purpose           word 3   status: 0, or why the connection is refused
  *     word 4, 5   deployment     word 6, 7   directory id high, low      word 8, 9   start counter
- *     word 10..13   host id      word 14   lengths of three texts, 10 bits each
- *     texts: own address, address meant (dialler) , explanation (refusal)
+ *     word 10..13   host id      word 14   lengths of three texts, 10 bits each      word 15   number of earlier starts
+ *     earlier starts, two words each, oldest first
+ *     texts: own address, address meant (dialler), explanation (refusal)
  */
 import { DrakkarError } from '../errors.ts';
 import {
@@ -17,13 +18,13 @@ import {
   frameType,
   sealFrame,
 } from '../wire/frame.ts';
-import { FRAME_MAX_BYTES_BEFORE_HELLO } from '../wire/limits.ts';
+import { EARLIER_STARTS_MAX, FRAME_MAX_BYTES_BEFORE_HELLO } from '../wire/limits.ts';
 import { checkedU53, putU53 } from '../wire/number.ts';
 import { Slab } from '../wire/slab.ts';
 import type { HostIdentity } from './transport.ts';
 
 const MAGIC = 0x524b_5244; // "DRKR"
-const FIXED_WORDS = 15;
+const FIXED_WORDS = 16;
 const TEXT_MAX = 1023;
 
 export const Purpose = { Messages: 1, Snapshot: 2 } as const;
@@ -47,7 +48,9 @@ export function encodeHello(hello: Hello): Slab {
     encoder.encode(text).subarray(0, TEXT_MAX),
   );
   const textBytes = texts.reduce((sum, text) => sum + text.length, 0);
-  const lengthBytes = FRAME_HEADER_BYTES + (FIXED_WORDS << 2) + ((textBytes + 3) & ~3);
+  const starts = hello.identity.earlierStarts.slice(-EARLIER_STARTS_MAX);
+  const textsWord = FIXED_WORDS + 2 * starts.length;
+  const lengthBytes = FRAME_HEADER_BYTES + (textsWord << 2) + ((textBytes + 3) & ~3);
   const slab = new Slab(lengthBytes);
   const { u8, u32 } = slab;
   const w = FRAME_HEADER_WORDS;
@@ -61,7 +64,9 @@ export function encodeHello(hello: Hello): Slab {
   putU53(u32, w + 8, hello.identity.startCounter);
   for (let i = 0; i < 4; i++) u32[w + 10 + i] = Number.parseInt(hello.identity.hostId.slice(i * 8, i * 8 + 8), 16);
   u32[w + 14] = texts[0].length | (texts[1].length << 10) | (texts[2].length << 20);
-  let at = (w + FIXED_WORDS) << 2;
+  u32[w + 15] = starts.length;
+  for (let i = 0; i < starts.length; i++) putU53(u32, w + FIXED_WORDS + 2 * i, starts[i]);
+  let at = (w + textsWord) << 2;
   for (const text of texts) {
     u8.set(text, at);
     at += text.length;
@@ -81,8 +86,14 @@ export function decodeHello(u8: Uint8Array, u32: Uint32Array, offset: number, le
   const purpose = u32[w + 2];
   const status = u32[w + 3];
   if (purpose < 1 || purpose > 2 || status > 4) throw bad('unknown purpose or status');
+  const starts = u32[w + 15];
+  if (starts > EARLIER_STARTS_MAX) throw bad('too many earlier starts');
+  const textsWord = FIXED_WORDS + 2 * starts;
+  if (lengthBytes < FRAME_HEADER_BYTES + (textsWord << 2)) throw bad('earlier starts are cut off');
+  const earlierStarts: number[] = [];
+  for (let i = 0; i < starts; i++) earlierStarts.push(checkedU53(u32, w + FIXED_WORDS + 2 * i, 'an earlier start'));
   const lengths = [u32[w + 14] & TEXT_MAX, (u32[w + 14] >>> 10) & TEXT_MAX, (u32[w + 14] >>> 20) & TEXT_MAX];
-  let at = (w + FIXED_WORDS) << 2;
+  let at = (w + textsWord) << 2;
   const end = offset + lengthBytes;
   const texts: string[] = [];
   const decoder = new TextDecoder('utf-8', { fatal: true });
@@ -109,6 +120,7 @@ export function decodeHello(u8: Uint8Array, u32: Uint32Array, offset: number, le
       directoryHigh: u32[w + 6],
       directoryLow: u32[w + 7],
       startCounter: checkedU53(u32, w + 8, 'a start counter'),
+      earlierStarts,
     },
     target: texts[1],
     explanation: texts[2],

@@ -16,6 +16,8 @@ export interface HostIdentity {
   readonly directoryHigh: number;
   readonly directoryLow: number;
   readonly startCounter: number;
+  /** The starts before it that the directory remembers, oldest first. At most `EARLIER_STARTS_MAX`. */
+  readonly earlierStarts: readonly number[];
 }
 
 /** A connection that a peer dialled and that passed its HELLO. */

@@ -14,5 +14,7 @@ export const BLOCK_TARGET_BYTES = 256 * 1024;
 export const BLOCK_MAX_ENTRIES = 65_536;
 /** Members of one shard, of all kinds: addressee sets are bit masks in one small integer. */
 export const MEMBERS_MAX = 30;
+/** Earlier starts of its directory that a host remembers and names. */
+export const EARLIER_STARTS_MAX = 64;
 /** An address, `host:port`, in bytes. */
 export const ADDRESS_MAX_BYTES = 256;

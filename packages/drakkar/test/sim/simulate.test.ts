@@ -29,6 +29,10 @@ const REGRESSIONS: readonly (readonly [seed: number, was: string])[] = [
   [10827, 'a read error while a snapshot was installed was called a broken invariant'],
   [20328, 'segments were freed before the record that made their entries void was durable'],
   [21352, 'a host whose disk was rolled back was believed again after enough starts'],
+  [
+    2069772155,
+    'a host whose disk was rolled back climbed past its peers with starts that failed before they were heard of',
+  ],
   [30889, 'a leader installed a snapshot of a newer one without following it'],
   [2418, 'the checks took an acknowledgement for a lie while a snapshot replaced the log'],
 ];

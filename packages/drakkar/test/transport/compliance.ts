@@ -25,6 +25,7 @@ export function identityOf(name: string, fields: Partial<HostIdentity> = {}): Ho
     directoryHigh: number,
     directoryLow: number * 7,
     startCounter: 1,
+    earlierStarts: [],
     ...fields,
   };
 }
