@@ -13,6 +13,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   raft: ['wire'],
   wal: ['wire', 'env'],
   transport: ['wire', 'env'],
+  registry: ['wire', 'env', 'transport'],
   rsm: ['wire', 'env'],
   engine: ['wire', 'env', 'raft', 'wal', 'transport', 'rsm'],
 };

@@ -4,7 +4,11 @@ import type { Env, Logger } from './env/env.ts';
 import { ADDRESS_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
 import type { SlabPool } from './wire/slab.ts';
 import type { LogDb } from './wal/logdb.ts';
-import type { HostIdentity, Transport } from './transport/transport.ts';
+import type { GossipOptions } from './registry/gossip.ts';
+import { META_MAX_BYTES, SEEDS_MAX } from './registry/limits.ts';
+import type { Registry, RegistryContext } from './registry/registry.ts';
+import { isHostId } from './transport/target.ts';
+import type { HostIdentity, Resolve, Transport } from './transport/transport.ts';
 
 export interface NodeHostOptions {
   /** Directory of this host, for it alone. Made when missing. */
@@ -19,6 +23,12 @@ export interface NodeHostOptions {
   readonly rttMs?: number;
   /** Default timeout of calls, in milliseconds. Default 5000. */
   readonly timeoutMs?: number;
+  /** 32 hex digits that this host goes by for ever. Default: random, made with the directory. */
+  readonly hostId?: string;
+  /** Hosts find one another by host id, so that their addresses may change: members are named by host ids then. */
+  readonly gossip?: GossipOptions;
+  /** Another way to find hosts by what members name them by. Instead of `gossip`. */
+  readonly registry?: (context: RegistryContext) => Registry;
   /** Any pino-shaped logger. Default: silence. */
   readonly logger?: Logger;
   /** The outside world; for tests and simulation. Default: this machine. */
@@ -31,6 +41,7 @@ export interface NodeHostOptions {
     identity: HostIdentity;
     listenAddress: string;
     pool: SlabPool;
+    resolve: Resolve;
   }) => Transport;
 }
 
@@ -39,7 +50,7 @@ export interface ReplicaOptions {
   readonly shardId: number;
   /** This host's replica of it, unique in the shard for ever. 1 or more. */
   readonly replicaId: number;
-  /** Replica ids and addresses of all initial members. Needed at the first start, the same on every host; optional later. */
+  /** Replica ids of all initial members, with their hosts' addresses (or host ids: see `gossip`). Needed at the first start, the same on every host; optional later. */
   readonly members?: Readonly<Record<number, string>>;
   /** Ticks without a leader before an election; drawn from [n, 2n). Default 50. */
   readonly electionRtt?: number;
@@ -95,7 +106,7 @@ const isLogger: Rule = {
     ),
 };
 const isMembers: Rule = {
-  allowed: `replica ids from 1 with one distinct "host:port" each, at most ${MEMBERS_MAX}`,
+  allowed: `replica ids from 1 with one distinct "host:port" or host id each, at most ${MEMBERS_MAX}`,
   accepts: (value) => {
     if (typeof value !== 'object' || value === null) return false;
     const pairs = Object.entries(value);
@@ -107,7 +118,7 @@ const isMembers: Rule = {
           /^[1-9]\d{0,15}$/.test(id) &&
           Number.isSafeInteger(Number(id)) &&
           typeof address === 'string' &&
-          isHostPort(address),
+          (isHostPort(address) || isHostId(address)),
       ) &&
       new Set(pairs.map(([, address]) => address)).size === pairs.length
     );
@@ -129,6 +140,12 @@ const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
   deploymentId: isInteger(1, MAX_ID),
   rttMs: isInteger(1, 10_000),
   timeoutMs: isInteger(1, 86_400_000),
+  hostId: {
+    allowed: '32 lower-case hex digits',
+    accepts: (value) => typeof value === 'string' && isHostId(value),
+  },
+  gossip: isObject,
+  registry: isFunction,
   logger: isLogger,
   env: isObject,
   logDb: isFunction,
@@ -145,6 +162,29 @@ const REPLICA_RULES: Record<keyof ReplicaOptions, Rule> = {
   checkQuorum: isBoolean,
   snapshotEntries: isInteger(0, MAX_ID),
   compactionOverhead: isInteger(0, MAX_ID),
+};
+
+const isKey = (value: unknown): boolean => value instanceof Uint8Array && value.length === 32;
+
+const GOSSIP_RULES: Record<keyof GossipOptions, Rule> = {
+  bindAddress: required(isAddress),
+  advertiseAddress: isAddress,
+  seeds: required({
+    allowed: `at most ${SEEDS_MAX} of "host:port"`,
+    accepts: (value) =>
+      Array.isArray(value) &&
+      value.length <= SEEDS_MAX &&
+      value.every((seed) => typeof seed === 'string' && isHostPort(seed)),
+  }),
+  keys: required({
+    allowed: 'one or more keys of 32 bytes',
+    accepts: (value) => Array.isArray(value) && value.length > 0 && value.every(isKey),
+  }),
+  meta: {
+    allowed: `text of at most ${META_MAX_BYTES} bytes`,
+    accepts: (value) => typeof value === 'string' && new TextEncoder().encode(value).length <= META_MAX_BYTES,
+  },
+  periodMs: isInteger(10, 60_000),
 };
 
 const CALL_RULES: Record<keyof CallOptions, Rule> = {
@@ -185,6 +225,11 @@ function show(value: unknown): string {
 
 export function checkHostOptions(options: NodeHostOptions): void {
   check('NodeHost.open', options, HOST_RULES);
+  if (options.gossip === undefined) return;
+  check('NodeHost.open: gossip', options.gossip, GOSSIP_RULES);
+  if (options.registry !== undefined) {
+    throw new DrakkarError('ERR_INVALID_OPTION', 'NodeHost.open: both gossip and registry are given; expected one');
+  }
 }
 
 export function checkReplicaOptions(options: ReplicaOptions): void {

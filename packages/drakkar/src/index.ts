@@ -12,5 +12,15 @@ export { ShardHandle } from './shard-handle.ts';
 export type { Clock, Env, FileSystem, Logger, Network, Random, Scheduler } from './env/env.ts';
 export type { LogDb, LogSink, RecoveredShard, ReplicaPin, ShardState } from './wal/logdb.ts';
 export { openWal, type WalOptions } from './wal/wal.ts';
-export type { HostIdentity, InboundSession, Peer, Transport, TransportHandlers } from './transport/transport.ts';
+export type {
+  HostIdentity,
+  InboundSession,
+  Peer,
+  Resolve,
+  Transport,
+  TransportHandlers,
+} from './transport/transport.ts';
+export type { GossipOptions } from './registry/gossip.ts';
+export { createGossipRegistry } from './registry/gossip.ts';
+export type { KnownHost, Registry, RegistryContext } from './registry/registry.ts';
 export { createTcpTransport, type TcpTransportOptions } from './transport/tcp.ts';

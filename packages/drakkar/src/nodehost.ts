@@ -22,6 +22,8 @@ import { DrakkarError, diskErrorOf } from './errors.ts';
 import { HostEvents, type HostEventName, type HostListener } from './events.ts';
 import { describeHost, describeShard, type HostInfo, type ShardInfo } from './info.ts';
 import { renderMetrics } from './metrics.ts';
+import { createRegistry } from './registry/index.ts';
+import type { KnownHost, Registry } from './registry/registry.ts';
 import type { Result, StateMachineFactory } from './rsm/state-machine.ts';
 import { Session } from './session.ts';
 import { ShardHandle } from './shard-handle.ts';
@@ -34,6 +36,7 @@ const NO_OPTIONS: CallOptions = {};
 export class NodeHost {
   private readonly env: Env;
   private readonly directory: HostDirectory;
+  private readonly registry: Registry;
   private readonly engine: Engine;
   private readonly events: HostEvents;
   private readonly tickMs: number;
@@ -61,7 +64,10 @@ export class NodeHost {
   }
 
   private static async openWith(env: Env, options: NodeHostOptions, deploymentId: number): Promise<NodeHost> {
-    const directory = await openDirectory(env, options.dir, deploymentId, options.raftAddress);
+    const { dir, raftAddress, hostId } = options;
+    const mayMove = options.gossip !== undefined || options.registry !== undefined;
+    const directory = await openDirectory(env, dir, { deploymentId, raftAddress, hostId, mayMove });
+    const registry = createRegistry(options, { env, identity: directory.identity });
     const pool = new SlabPool();
     try {
       const log = await (options.logDb ?? openWal)({ env, dir: directory.walDir, pool });
@@ -71,6 +77,7 @@ export class NodeHost {
           identity: directory.identity,
           listenAddress: options.listenAddress ?? options.raftAddress,
           pool,
+          resolve: (target) => registry.resolve(target),
         });
         const events = new HostEvents(env);
         const tickMs = options.rttMs ?? DEFAULTS.rttMs;
@@ -86,8 +93,15 @@ export class NodeHost {
           condemn: (newestStart) => directory.condemn(newestStart),
           onFailed: () => void transport.close(),
         });
-        await engine.start();
-        return new NodeHost(env, directory, engine, events, tickMs, options.timeoutMs ?? DEFAULTS.timeoutMs);
+        await registry.start((target) => transport.addressChanged(target));
+        try {
+          await engine.start();
+        } catch (error) {
+          await registry.close();
+          throw error;
+        }
+        const timeoutMs = options.timeoutMs ?? DEFAULTS.timeoutMs;
+        return new NodeHost(env, directory, registry, engine, events, tickMs, timeoutMs);
       } catch (error) {
         await log.close();
         throw error;
@@ -101,6 +115,7 @@ export class NodeHost {
   private constructor(
     env: Env,
     directory: HostDirectory,
+    registry: Registry,
     engine: Engine,
     events: HostEvents,
     tickMs: number,
@@ -108,6 +123,7 @@ export class NodeHost {
   ) {
     this.env = env;
     this.directory = directory;
+    this.registry = registry;
     this.engine = engine;
     this.events = events;
     this.tickMs = tickMs;
@@ -175,7 +191,6 @@ export class NodeHost {
           checkQuorum: options.checkQuorum ?? true,
           snapshotEntries: options.snapshotEntries ?? DEFAULTS.snapshotEntries,
           compactionOverhead: options.compactionOverhead ?? DEFAULTS.compactionOverhead,
-          raftAddress: this.raftAddress,
           snapshotsDir: this.directory.snapshotsDir,
         },
         factory,
@@ -319,6 +334,11 @@ export class NodeHost {
     return describeHost(this.engine, this.directory.identity);
   }
 
+  /** The hosts that the registry knows, this one included; without gossip, only this one. */
+  knownHosts(): readonly KnownHost[] {
+    return this.registry.hosts();
+  }
+
   /** Digests of what is applied here, for comparing replicas at equal `appliedIndex`. */
   hash(shardId: number): { appliedIndex: number; hash: number | undefined; sessionHash: number } {
     const { rsm } = this.replicaOf(shardId);
@@ -344,6 +364,7 @@ export class NodeHost {
     this.handles.clear();
     const error = new DrakkarError('ERR_CLOSED', 'the host was closed', { outcome: 'unknown' });
     await Promise.all([...this.engine.replicas.values()].map((replica) => this.engine.removeReplica(replica, error)));
+    await this.registry.close();
     await this.engine.close();
     await this.engine.log.close();
     await this.directory.release();

@@ -11,6 +11,8 @@ import { Raft } from '../raft/raft.ts';
 import { Rsm } from '../rsm/rsm.ts';
 import { Snapshotter } from '../rsm/snapshotter.ts';
 import type { StateMachineFactory } from '../rsm/state-machine.ts';
+import { meansHost } from '../transport/target.ts';
+import type { HostIdentity } from '../transport/transport.ts';
 import type { Engine } from './engine.ts';
 import { Replica, type ReplicaSettings } from './replica.ts';
 import { ReplicaOutbox } from './replica-outbox.ts';
@@ -20,7 +22,6 @@ export interface ReplicaStart extends ReplicaSettings {
   readonly heartbeatTicks: number;
   readonly preVote: boolean;
   readonly checkQuorum: boolean;
-  readonly raftAddress: string;
   readonly snapshotsDir: string;
 }
 
@@ -120,7 +121,7 @@ function findOrigin(engine: Engine, start: ReplicaStart): Origin {
       );
     }
     const initial = initialMembership(Object.entries(start.members).map(([id, address]) => [Number(id), address]));
-    checkAddress(initial, start);
+    checkAddress(initial, start, engine.identity);
     return { known: undefined, bootstrap: encodeMembership(initial), initial };
   }
   if (known.failure !== undefined && known.state.replicaId === 0)
@@ -142,16 +143,16 @@ function findOrigin(engine: Engine, start: ReplicaStart): Origin {
       );
     }
   }
-  checkAddress(initial, start);
+  checkAddress(initial, start, engine.identity);
   return { known, bootstrap, initial };
 }
 
-function checkAddress(membership: Membership, start: ReplicaStart): void {
+function checkAddress(membership: Membership, start: ReplicaStart, identity: HostIdentity): void {
   const address = membership.voters.get(start.replicaId);
-  if (address === start.raftAddress) return;
+  if (address !== undefined && meansHost(address, identity)) return;
   throw new DrakkarError(
     'ERR_SHARD_MISMATCH',
-    `replica ${start.replicaId} of shard ${start.shardId} lives at ${address ?? 'no address'}; this host is ${start.raftAddress}`,
+    `replica ${start.replicaId} of shard ${start.shardId} lives at ${address ?? 'no address'}; this host is ${identity.raftAddress}, id ${identity.hostId}`,
   );
 }
 

@@ -43,23 +43,29 @@ export interface HostDirectory {
   release(): Promise<void>;
 }
 
+/** What a host says it is. */
+export interface DirectoryOwner {
+  readonly deploymentId: number;
+  readonly raftAddress: string;
+  /** Default: the one that the directory was made with, or a random one. */
+  readonly hostId: string | undefined;
+  /** Others find this host by its id, so that its address may be another one at every start. */
+  readonly mayMove: boolean;
+}
+
 /** Locks and checks the directory, making it when it is missing, and raises its start counter. */
-export async function openDirectory(
-  env: Env,
-  dir: string,
-  deploymentId: number,
-  raftAddress: string,
-): Promise<HostDirectory> {
+export async function openDirectory(env: Env, dir: string, owner: DirectoryOwner): Promise<HostDirectory> {
+  const { deploymentId, raftAddress } = owner;
   await env.fs.makeDirectory(dir);
   await checkMode(env.fs, dir, 0o077);
   const lock = await takeLock(env.fs, dir);
   try {
     const known = await readIdentity(env.fs, dir);
-    if (known !== undefined) checkIdentity(dir, known, deploymentId, raftAddress);
+    if (known !== undefined) checkIdentity(dir, known, owner);
     const record: IdentityRecord = {
       format: DIRECTORY_FORMAT,
       deploymentId,
-      hostId: known?.hostId ?? randomHex(env, 4),
+      hostId: known?.hostId ?? owner.hostId ?? randomHex(env, 4),
       directoryId: known?.directoryId ?? randomHex(env, 2),
       raftAddress,
       startCounter: nextStart(known?.startCounter ?? 0, env.random),
@@ -123,7 +129,8 @@ export function rolledBack(dir: string, newestStart: number, ownStart: number): 
   );
 }
 
-function checkIdentity(dir: string, known: IdentityRecord, deploymentId: number, raftAddress: string): void {
+function checkIdentity(dir: string, known: IdentityRecord, owner: DirectoryOwner): void {
+  const { deploymentId, raftAddress, hostId = known.hostId } = owner;
   if (known.rolledBackFrom > 0) throw rolledBack(dir, known.rolledBackFrom, known.startCounter);
   if (known.deploymentId !== deploymentId) {
     throw new DrakkarError(
@@ -131,7 +138,13 @@ function checkIdentity(dir: string, known: IdentityRecord, deploymentId: number,
       `${dir} belongs to deployment ${known.deploymentId}, not ${deploymentId}; choose another dir or set deploymentId`,
     );
   }
-  if (known.raftAddress !== raftAddress) {
+  if (known.hostId !== hostId) {
+    throw new DrakkarError(
+      'ERR_DIR_FOREIGN',
+      `${dir} belongs to host ${known.hostId}, not ${hostId}; choose another dir or leave hostId out`,
+    );
+  }
+  if (known.raftAddress !== raftAddress && !owner.mayMove) {
     throw new DrakkarError(
       'ERR_DIR_FOREIGN',
       `${dir} belongs to the host at ${known.raftAddress}, not ${raftAddress}; choose another dir or set raftAddress`,

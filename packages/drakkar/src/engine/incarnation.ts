@@ -7,6 +7,7 @@
  * and the one that is pinned must be among them. One that does not remember it is told of it, a number that only its own directory can
  * have given out, and gives itself up, durably.
  */
+import { meansHost } from '../transport/target.ts';
 import type { HostIdentity, InboundSession, Peer } from '../transport/transport.ts';
 import type { Random } from '../env/env.ts';
 import { EARLIER_STARTS_MAX } from '../wire/limits.ts';
@@ -56,7 +57,7 @@ export class Incarnations {
   private verify(replica: Replica, slot: number, replicaId: number, session: InboundSession): boolean {
     const { identity } = session;
     const peer = replica.peers[slot];
-    if (peer === undefined || peer.address !== identity.raftAddress) {
+    if (peer === undefined || !meansHost(peer.address, identity)) {
       this.engine.counters.messagesRefused++;
       return false;
     }

@@ -3,6 +3,7 @@
  * whole safety: image durable, then its record, only then older entries and images go (fault F14).
  */
 import { DrakkarError, diskErrorOf } from '../errors.ts';
+import { meansHost } from '../transport/target.ts';
 import type { HostIdentity, SnapshotHeader } from '../transport/transport.ts';
 import type { Engine } from './engine.ts';
 import { SNAPSHOT_RETRY_MS } from './limits.ts';
@@ -138,7 +139,8 @@ export class Snapshots {
       throw new DrakkarError('ERR_SHARD_NOT_FOUND', `replica ${header.to} of shard ${header.shardId} is not here`);
     }
     if (replica.status !== 'running') throw replica.unavailable();
-    if (replica.peerOf(header.from)?.address !== from.raftAddress) {
+    const peer = replica.peerOf(header.from);
+    if (peer === undefined || !meansHost(peer.address, from)) {
       throw new DrakkarError('ERR_PEER_REFUSED', `replica ${header.from} does not live at ${from.raftAddress}`);
     }
     const { raft } = replica;

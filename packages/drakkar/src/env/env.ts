@@ -137,7 +137,30 @@ export interface Listener {
   close(): Promise<void>;
 }
 
+/** Datagrams that are sealed with a shared key: what was not sealed with one of the keys is dropped unseen. */
+export interface DatagramSocket {
+  /** `host:port` bound. */
+  readonly address: string;
+  /** May be lost; errors are not told. */
+  send(toAddress: string, bytes: Uint8Array): void;
+  /** Datagrams that were dropped because no key opened them. */
+  readonly refused: number;
+  close(): Promise<void>;
+}
+
+/** 32 bytes. */
+export type DatagramKey = Uint8Array;
+
 export interface Network {
+  /**
+   * Binds a datagram socket. The first of `keys` seals what is sent, each of them opens what comes. Rejects with the system's code.
+   * `bytes` are valid only during the call.
+   */
+  bindDatagrams(
+    address: string,
+    keys: readonly DatagramKey[],
+    onDatagram: (fromAddress: string, bytes: Uint8Array) => void,
+  ): Promise<DatagramSocket>;
   /** Rejects with the system's code (`EADDRINUSE`, …). `onConnection` sets the socket's handlers before it returns. */
   listen(address: string, onConnection: (socket: Socket) => void): Promise<Listener>;
   /** Dials; `onOpen` or `onClose` follows. */

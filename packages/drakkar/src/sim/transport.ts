@@ -43,6 +43,7 @@ export function watchTransport(inner: Transport, watch: TransportWatch): Transpo
       if (peer === undefined) peers.set(address, (peer = watchPeer(inner.peer(address), watch)));
       return peer;
     },
+    addressChanged: (target) => inner.addressChanged(target),
     sendSnapshot: (...args) => inner.sendSnapshot(...args),
     close: () => inner.close(),
   };

@@ -7,10 +7,12 @@ import type { Env, Timer } from '../env/env.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
 import { checkFrame } from '../wire/frame.ts';
 import { BACKOFF_FIRST_MS, PEER_QUEUE_MAX_BYTES } from './limits.ts';
+import { meansHost } from './target.ts';
 import type {
   HostIdentity,
   InboundSession,
   Peer,
+  Resolve,
   SnapshotHeader,
   Transport,
   TransportCounters,
@@ -22,6 +24,8 @@ export interface MemoryTransportOptions {
   readonly identity: HostIdentity;
   readonly listenAddress: string;
   readonly pool: SlabPool;
+  /** Default: a target is its own address. */
+  readonly resolve?: Resolve;
 }
 
 /** The hosts that can reach each other. */
@@ -51,6 +55,7 @@ class MemoryTransport implements Transport {
     refused: new Map(),
   };
   readonly hub: MemoryHub;
+  private readonly resolve: Resolve;
   handlers: TransportHandlers | undefined;
   readonly sessions = new Set<MemorySession>();
   private readonly peers = new Map<string, MemoryPeer>();
@@ -62,6 +67,7 @@ class MemoryTransport implements Transport {
     this.env = options.env;
     this.identity = options.identity;
     this.pool = options.pool;
+    this.resolve = options.resolve ?? ((target) => target);
     this.address = options.listenAddress;
   }
 
@@ -73,21 +79,30 @@ class MemoryTransport implements Transport {
     this.hub.hosts.set(this.address, this);
   }
 
-  peer(address: string): Peer {
-    let peer = this.peers.get(address);
+  peer(target: string): Peer {
+    let peer = this.peers.get(target);
     if (peer === undefined) {
-      peer = new MemoryPeer(this, this.peers.size, address);
-      this.peers.set(address, peer);
+      peer = new MemoryPeer(this, this.peers.size, target);
+      this.peers.set(target, peer);
       peer.dial();
     }
     return peer;
+  }
+
+  addressChanged(target: string): void {
+    this.peers.get(target)?.dial();
+  }
+
+  /** The host behind a target, as far as it is known and there. */
+  find(target: string): MemoryTransport | undefined {
+    return this.hub.hosts.get(this.resolve(target) ?? '');
   }
 
   /** The HELLO: a session for the dialler, or why not. */
   accept(dialler: HostIdentity, target: string, onDropped: () => void): MemorySession | string {
     let complaint = '';
     if (dialler.deploymentId !== this.identity.deploymentId) complaint = 'deployment';
-    else if (target !== this.identity.raftAddress) complaint = 'address';
+    else if (!meansHost(target, this.identity)) complaint = 'address';
     if (complaint !== '') {
       countRefusal(this.counters, complaint);
       return complaint;
@@ -105,7 +120,7 @@ class MemoryTransport implements Transport {
     signal: AbortSignal,
   ): Promise<void> {
     try {
-      const target = this.hub.hosts.get(address);
+      const target = this.find(address);
       if (target?.handlers === undefined) throw new DrakkarError('ERR_UNREACHABLE', `no host at ${address}`);
       if (target.identity.deploymentId !== this.identity.deploymentId) {
         throw new DrakkarError('ERR_PEER_REFUSED', `${address} belongs to another deployment`);
@@ -264,7 +279,7 @@ class MemoryPeer implements Peer {
   private connect(): void {
     if (this.isClosed || this.connected) return;
     const { transport } = this;
-    const target = transport.hub.hosts.get(this.address);
+    const target = transport.find(this.address);
     const session = target?.accept(transport.identity, this.address, () => this.lost(session));
     if (target === undefined || session === undefined || typeof session === 'string') {
       transport.counters.connectionsFailed++;

@@ -27,12 +27,15 @@ class Awaited<T> {
 
 export async function sendSnapshotStream(
   transport: TcpTransport,
-  address: string,
+  target: string,
   header: SnapshotHeader,
   chunks: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
 ): Promise<void> {
   signal.throwIfAborted();
+  const address = transport.resolve(target);
+  if (address === undefined)
+    throw new DrakkarError('ERR_PEER_REFUSED', `the address of host ${target} is not known yet`);
   const accepted = new Awaited<void>();
   const status = new Awaited<string>();
   let drained = new Awaited<void>();
@@ -58,7 +61,7 @@ export async function sendSnapshotStream(
         purpose: Purpose.Snapshot,
         status: HelloStatus.Ok,
         identity: transport.identity,
-        target: address,
+        target,
         explanation: '',
       });
       socket.write(hello.u8, 0, hello.usedBytes);

@@ -1,4 +1,4 @@
-/** The way to one other host over TCP: dials, says HELLO, sends, and dials again with growing pauses. */
+/** The way to one other host over TCP: finds out where it is, dials, says HELLO, sends, and dials again with growing pauses. */
 import type { Socket, Timer } from '../env/env.ts';
 import type { Slab } from '../wire/slab.ts';
 import { FrameReceiver } from './frame-receiver.ts';
@@ -10,6 +10,7 @@ import {
   HELLO_TIMEOUT_MS,
   PEER_QUEUE_MAX_BYTES,
 } from './limits.ts';
+import { meansHost } from './target.ts';
 import type { TcpTransport } from './tcp.ts';
 import type { HostIdentity, Peer } from './transport.ts';
 
@@ -51,11 +52,17 @@ export class TcpPeer implements Peer {
   dial(): void {
     if (this.isClosed) return;
     const { env, pool, identity } = this.transport;
+    const address = this.transport.resolve(this.address);
+    if (address === undefined) {
+      this.complain(new Error('its address is not known yet'));
+      this.dialLater();
+      return;
+    }
     const receiver = new FrameReceiver(pool, (slab, offset, lengthBytes) => {
       if (this.connected) throw new Error('the peer spoke on a connection that is not for it to speak on');
       this.onHello(socket, slab, offset, lengthBytes);
     });
-    const socket = env.network.connect(this.address, {
+    const socket = env.network.connect(address, {
       onOpen: () => {
         this.arm(HELLO_TIMEOUT_MS, () => socket.destroy(new Error('no answer to HELLO')));
         const hello = encodeHello({
@@ -86,7 +93,7 @@ export class TcpPeer implements Peer {
   private onHello(socket: Socket, slab: Slab, offset: number, lengthBytes: number): void {
     const hello = decodeHello(slab.u8, slab.u32, offset, lengthBytes);
     const complaint =
-      this.transport.complaintAbout(hello) ?? (hello.identity.raftAddress === this.address ? undefined : 'address');
+      this.transport.complaintAbout(hello) ?? (meansHost(this.address, hello.identity) ? undefined : 'address');
     if (complaint !== undefined) {
       this.transport.countRefusal(complaint);
       socket.destroy(new Error(`refused (${complaint}): ${hello.explanation || hello.identity.raftAddress}`));
@@ -112,9 +119,21 @@ export class TcpPeer implements Peer {
     else this.transport.counters.connectionsFailed++;
     if (this.isClosed) return;
     this.complain(error);
+    this.dialLater();
+  }
+
+  private dialLater(): void {
     const jitter = 0.5 + (this.transport.env.random.u32() / 2 ** 32) * 0.5;
     this.arm(this.backoffMs * jitter, () => this.dial());
     this.backoffMs = Math.min(this.backoffMs * 2, BACKOFF_LAST_MS);
+  }
+
+  /** Its address is known now, or is another one. A dial that is under way to the old one is given up. */
+  retry(): void {
+    if (this.isClosed || this.connected) return;
+    this.backoffMs = BACKOFF_FIRST_MS;
+    if (this.socket === undefined) this.dialLater();
+    else this.socket.destroy(new Error('its address is another one'));
   }
 
   /** Once for each change of the reason, not at every try. */

@@ -11,11 +11,13 @@ import { HelloStatus, Purpose, decodeHello, encodeHello, type Hello } from './he
 import { CONNECTIONS_MAX, CONNECTIONS_MAX_BEFORE_HELLO, HELLO_TIMEOUT_MS, SNAPSHOTS_MAX } from './limits.ts';
 import { SnapshotInbound } from './snapshot-inbound.ts';
 import { sendSnapshotStream } from './snapshot-outbound.ts';
+import { meansHost } from './target.ts';
 import { TcpPeer } from './tcp-peer.ts';
 import type {
   HostIdentity,
   InboundSession,
   Peer,
+  Resolve,
   SnapshotHeader,
   Transport,
   TransportCounters,
@@ -27,6 +29,8 @@ export interface TcpTransportOptions {
   readonly identity: HostIdentity;
   readonly listenAddress: string;
   readonly pool: SlabPool;
+  /** Default: a target is its own address. */
+  readonly resolve?: Resolve;
 }
 
 export function createTcpTransport(options: TcpTransportOptions): Transport {
@@ -38,6 +42,7 @@ export class TcpTransport implements Transport {
   readonly env: Env;
   readonly identity: HostIdentity;
   readonly pool: SlabPool;
+  readonly resolve: Resolve;
   readonly counters: TransportCounters = {
     connectionsUp: 0,
     connectionsFailed: 0,
@@ -66,6 +71,7 @@ export class TcpTransport implements Transport {
     this.env = options.env;
     this.identity = options.identity;
     this.pool = options.pool;
+    this.resolve = options.resolve ?? ((target) => target);
     this.listenAddress = options.listenAddress;
     this.address = options.listenAddress;
   }
@@ -92,18 +98,22 @@ export class TcpTransport implements Transport {
     this.address = this.listener.address;
   }
 
-  peer(address: string): Peer {
-    let peer = this.peers.get(address);
+  peer(target: string): Peer {
+    let peer = this.peers.get(target);
     if (peer === undefined) {
-      peer = new TcpPeer(this, this.peers.size, address);
-      this.peers.set(address, peer);
+      peer = new TcpPeer(this, this.peers.size, target);
+      this.peers.set(target, peer);
       peer.dial();
     }
     return peer;
   }
 
+  addressChanged(target: string): void {
+    this.peers.get(target)?.retry();
+  }
+
   async sendSnapshot(
-    address: string,
+    target: string,
     header: SnapshotHeader,
     chunks: AsyncIterable<Uint8Array>,
     signal: AbortSignal,
@@ -113,7 +123,7 @@ export class TcpTransport implements Transport {
     }
     this.outboundSnapshots++;
     try {
-      await sendSnapshotStream(this, address, header, chunks, AbortSignal.any([signal, this.closing.signal]));
+      await sendSnapshotStream(this, target, header, chunks, AbortSignal.any([signal, this.closing.signal]));
       this.counters.snapshotsSent++;
     } catch (error) {
       this.counters.snapshotsFailed++;
@@ -228,7 +238,7 @@ class Inbound implements InboundSession {
     const complaint = transport.complaintAbout(hello);
     if (complaint === 'version') status = HelloStatus.WrongVersion;
     else if (complaint !== undefined) status = HelloStatus.WrongDeployment;
-    else if (hello.target !== transport.identity.raftAddress) status = HelloStatus.WrongAddress;
+    else if (!meansHost(hello.target, transport.identity)) status = HelloStatus.WrongAddress;
     else if (hello.purpose === Purpose.Snapshot && transport.inboundSnapshots >= SNAPSHOTS_MAX)
       status = HelloStatus.Busy;
     const answer = encodeHello({
@@ -280,6 +290,6 @@ class Inbound implements InboundSession {
 
 function explain(status: HelloStatus, identity: HostIdentity): string {
   if (status === HelloStatus.WrongDeployment) return `this is deployment ${identity.deploymentId}`;
-  if (status === HelloStatus.WrongAddress) return `this is the host at ${identity.raftAddress}`;
+  if (status === HelloStatus.WrongAddress) return `this is host ${identity.hostId} at ${identity.raftAddress}`;
   return status === HelloStatus.WrongVersion ? 'no wire version in common' : 'too many snapshots at the moment';
 }

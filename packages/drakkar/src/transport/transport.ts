@@ -36,6 +36,7 @@ export interface InboundSession {
 export interface Peer {
   /** Small, dense, stable for the life of the transport. */
   readonly index: number;
+  /** The target that a membership names it by: an address, or a host id. */
   readonly address: string;
   readonly connected: boolean;
   /** Known while connected. */
@@ -90,6 +91,9 @@ export interface TransportCounters {
   readonly refused: Map<string, number>;
 }
 
+/** `host:port` to dial for a target; undefined while it is not known. */
+export type Resolve = (target: string) => string | undefined;
+
 export interface Transport {
   readonly name: string;
   /** `host:port` bound; set once started. */
@@ -97,11 +101,13 @@ export interface Transport {
   readonly counters: TransportCounters;
   /** Begins to listen. Rejects with `ERR_ADDRESS_IN_USE` and the like. */
   start(handlers: TransportHandlers): Promise<void>;
-  /** The way to the host at `address`; made and dialled at the first call. */
-  peer(address: string): Peer;
+  /** The way to the host that `target` names; made and dialled at the first call. */
+  peer(target: string): Peer;
+  /** The address behind `target` is known now, or is another one: worth a try at once. */
+  addressChanged(target: string): void;
   /** Streams an image on a connection of its own; resolves when the receiver has installed it. */
   sendSnapshot(
-    address: string,
+    target: string,
     header: SnapshotHeader,
     chunks: AsyncIterable<Uint8Array>,
     signal: AbortSignal,

@@ -3,6 +3,7 @@
  * TCP; a process that dies ends its connections.
  */
 import type { Listener, Network, Socket, SocketHandlers } from '../env.ts';
+import { MemoryDatagrams } from './datagrams.ts';
 import { systemError } from './disk.ts';
 import type { Process } from './process.ts';
 import type { World } from './world.ts';
@@ -25,6 +26,7 @@ export class MemoryNetwork {
   /** May damage what arrives. */
   spoil: ((from: HostName, to: HostName, bytes: Uint8Array) => void) | undefined;
   readonly listeners: Map<string, MemoryListener> = new Map();
+  readonly datagrams: MemoryDatagrams = new MemoryDatagrams(this);
   private readonly cuts = new Set<string>();
   readonly sockets: Set<MemorySocket> = new Set();
   private ephemeralPort = 40_000;
@@ -38,6 +40,7 @@ export class MemoryNetwork {
     return {
       listen: (address, onConnection) => this.listen(name, owner, address, onConnection),
       connect: (address, handlers) => this.connect(name, owner, address, handlers),
+      bindDatagrams: (address, keys, onDatagram) => this.datagrams.bind(name, owner, address, keys, onDatagram),
     };
   }
 
@@ -77,6 +80,7 @@ export class MemoryNetwork {
   detach(name: HostName): void {
     for (const [address, listener] of this.listeners) if (listener.name === name) this.listeners.delete(address);
     for (const socket of [...this.sockets]) if (socket.local === name) socket.destroy();
+    this.datagrams.detach(name);
   }
 
   private async listen(

@@ -1,23 +1,10 @@
 /** TCP of this machine. Dialled sockets read into one static buffer; accepted ones cannot (hot-path §3). */
-import { connect as dial, createServer, isIPv6, type Socket as NetSocket } from 'node:net';
+import { connect as dial, createServer, type Socket as NetSocket } from 'node:net';
 import type { Listener, Network, Socket, SocketHandlers } from '../env.ts';
+import { formatAddress, parseAddress } from './address.ts';
+import { bindDatagrams } from './datagrams.ts';
 
 const READ_BYTES = 512 * 1024;
-
-interface HostPort {
-  readonly host: string;
-  readonly port: number;
-}
-
-function parseAddress(address: string): HostPort {
-  const at = address.lastIndexOf(':');
-  const host = address.slice(0, at).replace(/^\[(.*)\]$/, '$1');
-  return { host, port: Number(address.slice(at + 1)) };
-}
-
-function formatAddress(host: string, port: number): string {
-  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
-}
 
 class NodeSocket implements Socket {
   handlers: SocketHandlers;
@@ -118,4 +105,4 @@ function listen(address: string, onConnection: (socket: Socket) => void): Promis
   });
 }
 
-export const nodeNetwork: Network = { listen, connect };
+export const nodeNetwork: Network = { listen, connect, bindDatagrams };
