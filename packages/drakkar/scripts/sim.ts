@@ -14,7 +14,7 @@ const HELP = `npm run sim -- [what] [options]
 
 What (default --seeds 100):
   --seeds N            N runs with a seed each; every invariant after every step, then liveness
-  --determinism N      N seeds twice each; every pair must be equal event for event
+  --determinism N      N seeds twice each; every pair must be equal event for event; --against PATH: the second with another Node
   --planted            bugs planted into a copy of the sources, each must be caught; --only NAME for some of them
   --crash-points       every file operation of reference runs as a crash, five ways each
   --damage N           N damaged bytes, sectors and pages of logs, snapshots and identities, one at a time
@@ -27,6 +27,7 @@ Options:
   --states N           crash states to reach (default 20000)
   --lines N            lines of the trace (default 60)
   --only a,b           names of planted bugs
+  --against PATH       another Node, for --determinism
   --json               one object on the last line`;
 
 const { values } = parseArgs({
@@ -43,6 +44,7 @@ const { values } = parseArgs({
     states: { type: 'string' },
     lines: { type: 'string' },
     only: { type: 'string' },
+    against: { type: 'string' },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -85,7 +87,7 @@ async function main(): Promise<boolean> {
   if (values.damage !== undefined)
     return runDamage({ from: common.from, damages: count('damage', 0), json: values.json });
   if (values.determinism !== undefined) {
-    return runDeterminism({ ...common, seeds: count('determinism', 0), json: values.json });
+    return runDeterminism({ ...common, seeds: count('determinism', 0), json: values.json, against: values.against });
   }
   return runSeeds({ ...common, seeds: count('seeds', 100), json: values.json });
 }

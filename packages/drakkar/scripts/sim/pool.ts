@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os';
 import type { Answer, Job, Outcome } from './messages.ts';
 
 /** A seed takes a fraction of a second; one that takes this long hangs. */
-const JOB_TIMEOUT_MS = 300_000;
+export const JOB_TIMEOUT_MS = 300_000;
 const STDERR_MAX = 4000;
 
 /** The process died, or did not answer. */
@@ -20,15 +20,18 @@ export class Pool {
   private readonly path: string;
   private readonly size: number;
   private readonly timeoutMs: number;
+  /** The Node that runs the workers; default: this one. */
+  private readonly node: string | undefined;
   private readonly workers = new Set<ChildProcess>();
   private readonly idle: ChildProcess[] = [];
   private readonly waiting: Waiting[] = [];
   private jobCount = 0;
 
-  constructor(path: string, size: number = availableParallelism(), timeoutMs: number = JOB_TIMEOUT_MS) {
+  constructor(path: string, size: number = availableParallelism(), timeoutMs: number = JOB_TIMEOUT_MS, node?: string) {
     this.path = path;
     this.size = size;
     this.timeoutMs = timeoutMs;
+    this.node = node;
   }
 
   run(job: Omit<Job, 'id'>): Promise<Outcome> {
@@ -52,7 +55,11 @@ export class Pool {
   }
 
   private start(): ChildProcess {
-    const worker = fork(this.path, [], { stdio: ['ignore', 'inherit', 'pipe', 'ipc'], execArgv: ['--expose-gc'] });
+    const worker = fork(this.path, [], {
+      stdio: ['ignore', 'inherit', 'pipe', 'ipc'],
+      execArgv: ['--expose-gc'],
+      ...(this.node === undefined ? {} : { execPath: this.node }),
+    });
     this.workers.add(worker);
     worker.once('exit', () => this.workers.delete(worker));
     return worker;
