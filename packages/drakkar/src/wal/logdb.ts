@@ -79,7 +79,10 @@ export interface LogDb {
   appendState(state: ShardState, resetsLog: boolean): void;
   /** Starts a write of all that is pending, unless one is in flight: then that write's end starts the next. */
   flush(): void;
-  /** Reads and verifies the frame at `place`; rejects with `ERR_LOG_CORRUPT` or `ERR_DISK_FAILED`. The slab is held once for the caller. */
+  /**
+   * Reads and verifies the frame at `place`; rejects with `ERR_LOG_CORRUPT` or `ERR_DISK_FAILED`. The slab holds
+   * the frame from its start, `usedBytes` long, and is held once for the caller.
+   */
   readFrame(place: BlockPlace): Promise<Slab>;
   /** Forgets a shard with all its records, durably. */
   removeShard(shardId: number): Promise<void>;

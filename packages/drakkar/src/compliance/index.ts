@@ -1,0 +1,8 @@
+/**
+ * `drakkar/compliance`: the contracts of what can be plugged in, as cases that any test runner can run.
+ *
+ *     for (const { name, run } of logDbCompliance(openMyLog)) test(name, run);
+ */
+export { ComplianceError, type ComplianceCase } from './cases.ts';
+export { logDbCompliance, type CreateLogDb, type LogDbContext } from './logdb.ts';
+export { registryCompliance, type CreateRegistry } from './registry.ts';

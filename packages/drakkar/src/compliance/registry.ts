@@ -1,0 +1,88 @@
+/** The contract of `Registry` as cases: two hosts of it on machines in memory find each other, and nobody else. */
+import { MemoryMachines } from '../env/memory/index.ts';
+import type { Registry, RegistryContext } from '../registry/registry.ts';
+import type { HostIdentity } from '../transport/transport.ts';
+import { expect, expectEqual, type ComplianceCase } from './cases.ts';
+
+/** Makes the registry of host `number` (1 or 2), whose raft address is `host<number>:7000`. */
+export type CreateRegistry = (context: RegistryContext, number: number) => Registry;
+
+const hostIdOf = (number: number): string => number.toString(16).padStart(32, '0');
+
+function identityOf(number: number, startCounter: number): HostIdentity {
+  return {
+    deploymentId: 1,
+    hostId: hostIdOf(number),
+    raftAddress: `host${number}:7000`,
+    directoryHigh: number,
+    directoryLow: number,
+    startCounter,
+    earlierStarts: [],
+  };
+}
+
+/** `findsIds`: whether host ids are resolved, or addresses only. */
+export function registryCompliance(create: CreateRegistry, findsIds: boolean): ComplianceCase[] {
+  const pair = async (): Promise<{ machines: MemoryMachines; registries: Registry[]; changes: string[][] }> => {
+    const machines = new MemoryMachines(1);
+    const changes: string[][] = [[], []];
+    const registries = [1, 2].map((number) => {
+      const env = machines.add(`host${number}`).boot();
+      return create({ env, identity: identityOf(number, 1) }, number);
+    });
+    for (const [at, registry] of registries.entries())
+      await machines.world.settle(registry.start((target) => changes[at].push(target)));
+    return { machines, registries, changes };
+  };
+  return [
+    {
+      name: 'an address that never changes is its own',
+      run: async () => {
+        const { machines, registries } = await pair();
+        expectEqual(registries[0].resolve('elsewhere:1'), 'elsewhere:1', 'an address');
+        for (const registry of registries) await machines.world.settle(registry.close());
+      },
+    },
+    {
+      name: 'an id that nobody has is not known, and never throws',
+      run: async () => {
+        const { machines, registries } = await pair();
+        expectEqual(registries[0].resolve('f'.repeat(32)), undefined, 'an unknown id');
+        for (const registry of registries) await machines.world.settle(registry.close());
+      },
+    },
+    {
+      name: 'a host knows itself',
+      run: async () => {
+        const { machines, registries } = await pair();
+        const own = registries[0].hosts().find(({ hostId }) => hostId === hostIdOf(1));
+        expectEqual([own?.raftAddress, own?.state], ['host1:7000', 'alive'], 'itself');
+        for (const registry of registries) await machines.world.settle(registry.close());
+      },
+    },
+    ...(findsIds
+      ? [
+          {
+            name: 'hosts find each other by id, and tell when they did',
+            run: async (): Promise<void> => {
+              const { machines, registries, changes } = await pair();
+              await machines.world.until(() => registries[0].resolve(hostIdOf(2)) !== undefined);
+              expectEqual(registries[0].resolve(hostIdOf(2)), 'host2:7000', 'the address of the other');
+              expect(changes[0].includes(hostIdOf(2)), 'the change was not told');
+              for (const registry of registries) await machines.world.settle(registry.close());
+            },
+          },
+        ]
+      : []),
+    {
+      name: 'a closed registry is closed once and stays quiet',
+      run: async () => {
+        const { machines, registries, changes } = await pair();
+        for (const registry of registries) await machines.world.settle(registry.close());
+        const before = changes.flat().length;
+        await machines.world.run(60_000);
+        expectEqual(changes.flat().length, before, 'changes after closing');
+      },
+    },
+  ];
+}
