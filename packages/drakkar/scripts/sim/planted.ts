@@ -1,5 +1,5 @@
 /**
- * Bugs planted into a copy of the sources: each must be caught. One that is not is a hole in the checks; one whose text is gone from
+ * Bugs planted into a copy of the sources: each must be caught, by a seed that the sources as they are pass. One that is not is a hole in the checks; one whose text is gone from
  * the sources is planted anew, never dropped.
  */
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PLANTS, type Plant } from './plants.ts';
 import { Pool, WorkerFailure } from './pool.ts';
-import { endProgress, progress } from './report.ts';
+import type { Job } from './messages.ts';
+import { WORKER, endProgress, progress } from './report.ts';
 
 const SEEDS_MAX = 1000;
 const CRASH_POINT_SEEDS_MAX = 3;
@@ -31,11 +32,12 @@ export async function runPlanted({ only, from, json }: PlantedOptions): Promise<
   const plants = PLANTS.filter(({ name }) => only === undefined || only.includes(name));
   const root = mkdtempSync(join(tmpdir(), 'drakkar-planted-'));
   const caught: Catch[] = [];
+  const baseline = new Baseline();
   try {
     const queue = [...plants];
     const next = async (): Promise<void> => {
       for (let plant = queue.shift(); plant !== undefined; plant = queue.shift()) {
-        const result = await hunt(plant, join(root, plant.name), from);
+        const result = await hunt(plant, join(root, plant.name), from, baseline);
         caught.push(result);
         endProgress();
         const how = result.by === undefined ? 'NOT CAUGHT' : `caught by seed ${result.seeds}: ${result.by}`;
@@ -44,18 +46,44 @@ export async function runPlanted({ only, from, json }: PlantedOptions): Promise<
     };
     await Promise.all([next(), next()]);
   } finally {
+    baseline.close();
     rmSync(root, { recursive: true, force: true });
   }
   const missed = caught.filter(({ by }) => by === undefined).map(({ name }) => name);
+  for (const seed of baseline.broken) console.log(`fails without a planted bug: ${seed}`);
   console.log(`${caught.length - missed.length} of ${plants.length} planted bugs caught`);
   if (json)
     console.log(
       JSON.stringify({ planted: plants.length, caught: caught.length - missed.length, missed, bugs: caught }),
     );
-  return missed.length === 0 && plants.length > 0;
+  return missed.length === 0 && baseline.broken.size === 0 && plants.length > 0;
 }
 
-async function hunt(plant: Plant, dir: string, from: number): Promise<Catch> {
+/** Whether the sources as they are pass a seed: else it proves nothing about a plant. */
+class Baseline {
+  readonly broken = new Set<string>();
+  private readonly pool = new Pool(WORKER, 1, SEED_TIMEOUT_MS);
+  private readonly known = new Map<string, Promise<boolean>>();
+
+  passes(job: Omit<Job, 'id'>): Promise<boolean> {
+    const key = `${job.kind} ${job.seed} ${job.faults?.join(',') ?? ''}`;
+    let answer = this.known.get(key);
+    if (answer === undefined) {
+      answer = this.pool.run(job).then(({ failure }) => {
+        if (failure !== undefined) this.broken.add(`${key.trim()}: ${failure.rule}`);
+        return failure === undefined;
+      });
+      this.known.set(key, answer);
+    }
+    return answer;
+  }
+
+  close(): void {
+    this.pool.close();
+  }
+}
+
+async function hunt(plant: Plant, dir: string, from: number, baseline: Baseline): Promise<Catch> {
   copySources(dir);
   apply(plant, dir);
   const pool = new Pool(join(dir, 'scripts/sim/worker.ts'), 1, SEED_TIMEOUT_MS);
@@ -64,13 +92,15 @@ async function hunt(plant: Plant, dir: string, from: number): Promise<Catch> {
   try {
     for (let tried = 1; tried <= most; tried++) {
       progress(`${plant.name}: seed ${tried}`);
-      try {
-        const { failure } = await pool.run({ kind, seed: from + tried - 1, faults: plant.faults });
-        if (failure !== undefined) return { name: plant.name, seeds: tried, by: failure.rule };
-      } catch (error) {
-        if (!(error instanceof WorkerFailure)) throw error;
-        return { name: plant.name, seeds: tried, by: 'the process died or hung' };
-      }
+      const job = { kind, seed: from + tried - 1, faults: plant.faults } as const;
+      const rule = await pool.run(job).then(
+        ({ failure }) => failure?.rule,
+        (error: unknown) => {
+          if (!(error instanceof WorkerFailure)) throw error;
+          return 'the process died or hung';
+        },
+      );
+      if (rule !== undefined && (await baseline.passes(job))) return { name: plant.name, seeds: tried, by: rule };
     }
     return { name: plant.name, seeds: most, by: undefined };
   } finally {

@@ -272,6 +272,12 @@ export const PLANTS: readonly Plant[] = [
     to: '      const saved = replica.snapshotter.save(index, replica.rsm.saveImage(replica.stopController.signal));\n      await this.record(replica, index, term);\n      await saved;\n      if (replica.status',
     kind: 'crash-points',
   },
+  {
+    name: 'snapshot-offered-in-a-term-not-led',
+    file: 'engine/snapshots.ts',
+    from: 'header: SnapshotHeader = { shardId, from, to, term,',
+    to: 'header: SnapshotHeader = { shardId, from, to, term: Math.max(term, replica.raft.term),',
+  },
   // Who one is.
   {
     name: 'start-counter-not-flushed',

@@ -91,17 +91,13 @@ export class Snapshots {
     if (peer === undefined || this.sending.has(key)) return;
     this.sending.add(key);
     const index = replica.snapshotIndex;
+    // Of this moment, in which this replica leads: whoever reads the offer follows it in that term.
+    const { term } = replica.raft;
+    const indexTerm = replica.snapshotTerm;
     const run = async (): Promise<void> => {
       const image = await replica.snapshotter.open(index);
-      const header: SnapshotHeader = {
-        shardId: replica.shardId,
-        from: replica.replicaId,
-        to,
-        term: replica.raft.term,
-        index,
-        indexTerm: replica.snapshotTerm,
-        imageBytes: image.sizeBytes,
-      };
+      const { shardId, replicaId: from } = replica;
+      const header: SnapshotHeader = { shardId, from, to, term, index, indexTerm, imageBytes: image.sizeBytes };
       const { signal } = replica.stopController;
       await this.engine.transport.sendSnapshot(peer.address, header, image.chunks, signal);
     };

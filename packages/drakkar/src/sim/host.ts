@@ -11,6 +11,7 @@ import { NodeHost } from '../nodehost.ts';
 import type { StateMachine } from '../rsm/state-machine.ts';
 import type { Keep, MemoryDisk, MemoryMachine } from '../testing.ts';
 import { createTcpTransport } from '../transport/tcp.ts';
+import type { SnapshotHeader } from '../transport/transport.ts';
 import type { Slab } from '../wire/slab.ts';
 import { openWal } from '../wal/wal.ts';
 import type { Dice } from './dice.ts';
@@ -30,6 +31,7 @@ export interface HostOwner {
   readonly logger: Logger;
   createStateMachine(host: SimHost, shardId: number): StateMachine;
   onSend(host: SimHost, address: string, slab: Slab, offset: number, lengthBytes: number): void;
+  onSnapshotOffer(host: SimHost, header: SnapshotHeader): void;
   watcherOf(host: SimHost): StateWatcher;
   note(host: SimHost, what: string, ...details: (number | string)[]): void;
   count(name: string, by?: number): void;
@@ -144,6 +146,7 @@ export class SimHost {
           dice: this.dice.stream('frames'),
           disturbance: this.disturbance,
           onSend: (address, slab, offset, lengthBytes) => this.owner.onSend(this, address, slab, offset, lengthBytes),
+          onSnapshotOffer: (header) => this.owner.onSnapshotOffer(this, header),
           count: (name) => this.owner.count(name),
         }),
     });

@@ -4,6 +4,7 @@
  */
 import { MessageType, readFrame, replicasOf, type BlockHeader, type Message, type ReplicaView } from '../inspect.ts';
 import type { NodeHost } from '../nodehost.ts';
+import type { SnapshotHeader } from '../transport/transport.ts';
 import type { Slab } from '../wire/slab.ts';
 import type { Trace } from './trace.ts';
 import { ShardTruth } from './truth.ts';
@@ -221,6 +222,16 @@ export class Observer {
       (message) => this.checkMessage(owner, message),
       (block) => this.checkBlock(owner, block),
     );
+  }
+
+  /** A snapshot is offered: whoever takes it follows the sender in that term. */
+  onSnapshotOffer(owner: ObservedHost, { shardId, from, to, term, index }: SnapshotHeader): void {
+    this.trace.note(owner.name, `shard ${shardId}`, 'offers a snapshot →', to, 'term', term, index);
+    if (owner.isForgetful) return;
+    const leader = this.truths.get(shardId)!.leaderOf(term);
+    holds(leader === from, 'only a leader offers snapshots', () => {
+      return `replica ${from} of shard ${shardId} offers a snapshot in term ${term}, which ${leader ?? 'nobody'} leads`;
+    });
   }
 
   private viewOf(owner: ObservedHost, shardId: number): ReplicaView | undefined {

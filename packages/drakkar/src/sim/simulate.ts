@@ -240,6 +240,10 @@ class Run implements HostOwner {
     this.guarded(() => this.observer.onSend(...args));
   }
 
+  onSnapshotOffer(...args: Parameters<Observer['onSnapshotOffer']>): void {
+    this.guarded(() => this.observer.onSnapshotOffer(...args));
+  }
+
   /** A check that runs inside the library must not fail a shard there. */
   private guarded(check: () => unknown): void {
     try {

@@ -5,7 +5,7 @@
  */
 import type { Env } from '../env/env.ts';
 import { FrameType, frameType } from '../inspect.ts';
-import type { InboundSession, Peer, Transport, TransportHandlers } from '../transport/transport.ts';
+import type { InboundSession, Peer, SnapshotHeader, Transport, TransportHandlers } from '../transport/transport.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
 import type { Dice } from './dice.ts';
 
@@ -26,6 +26,7 @@ export interface TransportWatch {
   readonly dice: Dice;
   readonly disturbance: Disturbance;
   onSend(address: string, slab: Slab, offset: number, lengthBytes: number): void;
+  onSnapshotOffer(header: SnapshotHeader): void;
   count(name: string): void;
 }
 
@@ -44,7 +45,10 @@ export function watchTransport(inner: Transport, watch: TransportWatch): Transpo
       return peer;
     },
     addressChanged: (target) => inner.addressChanged(target),
-    sendSnapshot: (...args) => inner.sendSnapshot(...args),
+    sendSnapshot(target, header, ...rest) {
+      watch.onSnapshotOffer(header);
+      return inner.sendSnapshot(target, header, ...rest);
+    },
     close: () => inner.close(),
   };
 }

@@ -45,6 +45,10 @@ export class ShardTruth {
     this.leaders.set(term, replicaId);
   }
 
+  leaderOf(term: number): number | undefined {
+    return this.leaders.get(term);
+  }
+
   /** One vote per term, whatever happens to the voter in between. */
   grantsVote(term: number, voter: number, candidate: number): void {
     const key = `${term}/${voter}`;
