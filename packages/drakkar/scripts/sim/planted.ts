@@ -14,7 +14,7 @@ import { WORKER, endProgress, progress } from './report.ts';
 const SEEDS_MAX = 1000;
 const CRASH_POINT_SEEDS_MAX = 3;
 /** A bug may make a run spin. */
-const SEED_TIMEOUT_MS = 60_000;
+const SEED_TIMEOUT_MS = 120_000;
 
 export interface PlantedOptions {
   readonly only: readonly string[] | undefined;
@@ -59,6 +59,15 @@ export async function runPlanted({ only, from, json }: PlantedOptions): Promise<
   return missed.length === 0 && baseline.broken.size === 0 && plants.length > 0;
 }
 
+async function ruleBrokenBy(pool: Pool, job: Omit<Job, 'id'>): Promise<string | undefined> {
+  try {
+    return (await pool.run(job)).failure?.rule;
+  } catch (error) {
+    if (!(error instanceof WorkerFailure)) throw error;
+    return 'the process died or hung';
+  }
+}
+
 /** Whether the sources as they are pass a seed: else it proves nothing about a plant. */
 class Baseline {
   readonly broken = new Set<string>();
@@ -69,9 +78,9 @@ class Baseline {
     const key = `${job.kind} ${job.seed} ${job.faults?.join(',') ?? ''}`;
     let answer = this.known.get(key);
     if (answer === undefined) {
-      answer = this.pool.run(job).then(({ failure }) => {
-        if (failure !== undefined) this.broken.add(`${key.trim()}: ${failure.rule}`);
-        return failure === undefined;
+      answer = ruleBrokenBy(this.pool, job).then((rule) => {
+        if (rule !== undefined) this.broken.add(`${key.trim()}: ${rule}`);
+        return rule === undefined;
       });
       this.known.set(key, answer);
     }
@@ -93,13 +102,7 @@ async function hunt(plant: Plant, dir: string, from: number, baseline: Baseline)
     for (let tried = 1; tried <= most; tried++) {
       progress(`${plant.name}: seed ${tried}`);
       const job = { kind, seed: from + tried - 1, faults: plant.faults } as const;
-      const rule = await pool.run(job).then(
-        ({ failure }) => failure?.rule,
-        (error: unknown) => {
-          if (!(error instanceof WorkerFailure)) throw error;
-          return 'the process died or hung';
-        },
-      );
+      const rule = await ruleBrokenBy(pool, job);
       if (rule !== undefined && (await baseline.passes(job))) return { name: plant.name, seeds: tried, by: rule };
     }
     return { name: plant.name, seeds: most, by: undefined };
