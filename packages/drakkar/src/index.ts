@@ -2,14 +2,25 @@
 export { NodeHost } from './nodehost.ts';
 export type { CallOptions, NodeHostOptions, ReplicaOptions } from './config.ts';
 export { DrakkarError, ERROR_TABLE, type ErrorCode, type Outcome } from './errors.ts';
-export type { HostEventMap, HostEventName, HostListener } from './events.ts';
-export type { HostInfo, PeerInfo, ShardInfo } from './info.ts';
+export { HOST_EVENTS, type HostEventMap, type HostEventName, type HostListener } from './events.ts';
+export type { HostInfo, MemberProgress, PeerInfo, ShardInfo, StoppedShardInfo } from './info.ts';
+export { TRACE_CHANNELS, type TraceMessages } from './engine/trace.ts';
 export type { ProposeCallback } from './engine/pending-ring.ts';
 export { Entry } from './rsm/state-machine.ts';
 export type { EntryCursor, Result, SnapshotContext, StateMachine, StateMachineFactory } from './rsm/state-machine.ts';
 export { Session } from './session.ts';
 export { ShardHandle } from './shard-handle.ts';
-export type { Clock, Env, FileSystem, Logger, Network, Random, Scheduler } from './env/env.ts';
+export type {
+  Clock,
+  Env,
+  FileSystem,
+  Logger,
+  Network,
+  Random,
+  Scheduler,
+  TraceChannel,
+  Tracing,
+} from './env/env.ts';
 export type { LogDb, LogSink, RecoveredShard, ReplicaPin, ShardState } from './wal/logdb.ts';
 export { openWal, type WalOptions } from './wal/wal.ts';
 export type {

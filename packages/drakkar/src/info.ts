@@ -4,7 +4,26 @@ import { countOf } from './engine/incarnation.ts';
 import type { Replica, ReplicaStatus } from './engine/replica.ts';
 import type { DrakkarError } from './errors.ts';
 import type { Role } from './raft/raft.ts';
+import { MemberState } from './raft/member.ts';
 import type { HostIdentity } from './transport/transport.ts';
+
+/** How far a member is, as this leader knows it. */
+export interface MemberProgress {
+  readonly replicaId: number;
+  readonly address: string | undefined;
+  readonly isVoter: boolean;
+  /** `probe`: where its log matches is being found out; `replicate`: entries flow; `snapshot`: it is sent one. */
+  readonly state: 'probe' | 'replicate' | 'snapshot';
+  /** Highest index known to be durable there. */
+  readonly matchIndex: number;
+  /** Entries that this replica has and it is not known to have. */
+  readonly lagEntries: number;
+  readonly inflightBlocks: number;
+  /** Heard of since the last check of the quorum. */
+  readonly isActive: boolean;
+  /** It lost what it had acknowledged: it counts for nothing until this term ends. */
+  readonly hasRegressed: boolean;
+}
 
 export interface ShardInfo {
   readonly shardId: number;
@@ -23,7 +42,26 @@ export interface ShardInfo {
   readonly snapshotIndex: number;
   readonly pendingProposals: number;
   readonly pendingReads: number;
+  /** Committed and not applied here. */
+  readonly applyLagEntries: number;
+  /** Bytes in the log that are not applied yet. */
+  readonly unappliedBytes: number;
+  readonly sessions: number;
+  /** A snapshot is taken, received or installed. */
+  readonly isSnapshotting: boolean;
   readonly members: Readonly<Record<number, string>>;
+  /** Index of the config change that made `members`; 0 for the initial ones. */
+  readonly configChangeIndex: number;
+  /** On the leader: how far each other member is. Empty elsewhere. */
+  readonly progress: readonly MemberProgress[];
+}
+
+/** A shard that the directory holds and that does not run here. */
+export interface StoppedShardInfo {
+  readonly shardId: number;
+  readonly replicaId: number;
+  /** Its part of the log is damaged: it cannot be started. */
+  readonly failure: DrakkarError | undefined;
 }
 
 export interface PeerInfo {
@@ -34,12 +72,20 @@ export interface PeerInfo {
 
 export interface HostInfo {
   readonly hostId: string;
+  readonly dir: string;
   readonly raftAddress: string;
+  /** `host:port` bound. */
+  readonly listenAddress: string;
   readonly deploymentId: number;
   /** How often the directory was started. */
   readonly startCounter: number;
   readonly failure: DrakkarError | undefined;
+  /** Milliseconds since `NodeHost.open`. */
+  readonly uptimeMs: number;
+  /** The disk is full: nothing is acknowledged until there is room. */
+  readonly isDiskFull: boolean;
   readonly shards: readonly ShardInfo[];
+  readonly stopped: readonly StoppedShardInfo[];
   readonly peers: readonly PeerInfo[];
   /** Counters of the log, by name. */
   readonly log: Readonly<Record<string, number>>;
@@ -63,8 +109,40 @@ export function describeShard(replica: Replica): ShardInfo {
     snapshotIndex: replica.snapshotIndex,
     pendingProposals: replica.pending.count,
     pendingReads: replica.reads.count,
+    applyLagEntries: raft.commitIndex - raft.appliedIndex,
+    unappliedBytes: raft.log.unappliedBytes,
+    sessions: replica.rsm.sessionCount,
+    isSnapshotting: replica.isSnapshotting,
     members: Object.fromEntries(replica.membership.voters),
+    configChangeIndex: replica.membership.configChangeIndex,
+    progress: raft.isLeader ? progressOf(replica) : [],
   };
+}
+
+const STATE_NAMES = {
+  [MemberState.Probe]: 'probe',
+  [MemberState.Replicate]: 'replicate',
+  [MemberState.Snapshot]: 'snapshot',
+} as const;
+
+function progressOf(replica: Replica): MemberProgress[] {
+  const { raft, peers } = replica;
+  const progress: MemberProgress[] = [];
+  for (const [slot, member] of raft.members.entries()) {
+    if (slot === raft.selfSlot) continue;
+    progress.push({
+      replicaId: member.replicaId,
+      address: peers[slot]?.address,
+      isVoter: member.isVoter,
+      state: STATE_NAMES[member.state],
+      matchIndex: member.matchIndex,
+      lagEntries: raft.log.lastIndex - member.matchIndex,
+      inflightBlocks: member.inflightBlocks,
+      isActive: member.isActive,
+      hasRegressed: member.hasRegressed,
+    });
+  }
+  return progress;
 }
 
 export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
@@ -78,11 +156,20 @@ export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
   }
   return {
     hostId: identity.hostId,
+    dir: engine.dir,
     raftAddress: identity.raftAddress,
+    listenAddress: engine.transport.address,
     deploymentId: identity.deploymentId,
     startCounter: countOf(identity.startCounter),
     failure: engine.failure,
+    uptimeMs: engine.env.clock.nowMs() - engine.startedMs,
+    isDiskFull: engine.log.isFull,
     shards: [...engine.replicas.values()].map(describeShard),
+    stopped: [...engine.parked].map(([shardId, { state, failure }]) => ({
+      shardId,
+      replicaId: state.replicaId,
+      failure,
+    })),
     peers: [...peers.values()],
     log: { ...engine.log.counters, pendingBytes: engine.log.pendingBytes },
   };

@@ -1,138 +1,150 @@
-/** Metrics as Prometheus text, gathered from counters that are kept anyway. Series of single shards are bounded. */
+/**
+ * Metrics as Prometheus text, gathered when they are asked for, from counters that are kept anyway. Everything about the host is one
+ * series each; series of single shards are bounded, the sums over all shards are always there. docs/operations.md lists all.
+ */
 import type { Engine } from './engine/engine.ts';
+import { BOUNDS_MS, type Histogram } from './engine/histogram.ts';
+import type { Stages } from './engine/stages.ts';
+import type { Replica } from './engine/replica.ts';
+import type { HostEvents } from './events.ts';
 
-/** Above this only sums over all shards are given. */
-const SHARD_SERIES_MAX = 1000;
+/** Above this many shards only sums over all of them are given: a monitoring system pays for every series. */
+export const SHARD_SERIES_MAX = 1000;
 
-type Sample = readonly [labels: string, value: number];
+type Sample = readonly [suffix: string, value: number];
+type MetricType = 'counter' | 'gauge' | 'histogram';
 
-function metric(
-  lines: string[],
-  name: string,
-  type: 'counter' | 'gauge',
-  help: string,
-  samples: readonly Sample[],
-): void {
-  lines.push(`# HELP drakkar_${name} ${help}`, `# TYPE drakkar_${name} ${type}`);
-  for (const [labels, value] of samples) lines.push(`drakkar_${name}${labels} ${value}`);
-}
+const STAGES: readonly (keyof Stages)[] = ['propose', 'append', 'fsync', 'replicate', 'commit', 'apply', 'read'];
 
-export function renderMetrics(engine: Engine): string {
+/** Gauges of the host as a whole. */
+const HOST_GAUGES: Record<string, readonly [help: string, value: (engine: Engine, replicas: Replica[]) => number]> = {
+  shards: ['Replicas on this host.', (_, replicas) => replicas.length],
+  shards_failed: ['Replicas that failed.', (_, replicas) => count(replicas, (r) => r.status === 'failed')],
+  shards_leading: ['Replicas that lead.', (_, replicas) => count(replicas, (r) => r.raft.isLeader)],
+  shards_without_leader: [
+    'Replicas that know no leader.',
+    (_, replicas) => count(replicas, (r) => r.raft.leaderId === 0),
+  ],
+  pending_proposals: [
+    'Proposals that wait for their answers, of all shards.',
+    (_, replicas) => sum(replicas, (r) => r.pending.count),
+  ],
+  pending_reads: [
+    'Reads that wait for their answers, of all shards.',
+    (_, replicas) => sum(replicas, (r) => r.reads.count),
+  ],
+  unsealed_bytes: [
+    'Bytes of proposals that wait for the log or a leader.',
+    (_, replicas) => sum(replicas, (r) => r.openBlock.pendingBytes),
+  ],
+  unapplied_bytes: [
+    'Bytes in the log that are not applied yet.',
+    (_, replicas) => sum(replicas, (r) => r.raft.log.unappliedBytes),
+  ],
+  held_messages: ['Messages that wait for a write.', (_, replicas) => sum(replicas, (r) => r.held.length)],
+  apply_lag_entries: ['Entries committed and not applied here, of all shards.', (_, replicas) => sum(replicas, lagOf)],
+  apply_lag_max_entries: [
+    'Entries committed and not applied here, of the shard that has most.',
+    (_, replicas) => replicas.reduce((most, r) => Math.max(most, lagOf(r)), 0),
+  ],
+  snapshots_sending: ['Snapshots on their way to others.', (engine) => engine.snapshots.sendingCount],
+  peers: ['Hosts that this one sends to.', (_, replicas) => peersOf(replicas).length],
+  peers_connected: ['Of them, those connected.', (_, replicas) => count(peersOf(replicas), (p) => p.connected)],
+  peers_queued_bytes: [
+    'Bytes that wait for the connections to them.',
+    (_, replicas) => sum(peersOf(replicas), (p) => p.queuedBytes),
+  ],
+  slabs_pinned_bytes: ['Bytes of buffers in use.', (engine) => engine.pool.pinnedBytes],
+  log_pending_bytes: ['Bytes that wait for the log.', (engine) => engine.log.pendingBytes],
+  log_full: ['1 while the disk is full.', (engine) => (engine.log.isFull ? 1 : 0)],
+  failed: ['1 when the log failed and the host has stopped.', (engine) => (engine.failure === undefined ? 0 : 1)],
+};
+
+/** Of single shards, with the labels `shard` and `replica`. */
+const SHARD_GAUGES: Record<string, readonly [help: string, value: (replica: Replica) => number]> = {
+  raft_term: ['Current term.', (r) => r.raft.term],
+  raft_leader: ['1 on the leader.', (r) => (r.raft.isLeader ? 1 : 0)],
+  raft_commit_index: ['Commit index.', (r) => r.raft.commitIndex],
+  raft_applied_index: ['Applied index.', (r) => r.raft.appliedIndex],
+  raft_durable_index: ['Durable index.', (r) => r.raft.durableIndex],
+  raft_snapshot_index: ['Index of the newest snapshot.', (r) => r.snapshotIndex],
+  raft_apply_lag_entries: ['Entries committed and not applied here.', lagOf],
+  raft_pending_proposals: ['Proposals that wait for their answers.', (r) => r.pending.count],
+  raft_pending_reads: ['Reads that wait for their answers.', (r) => r.reads.count],
+};
+
+export function renderMetrics(engine: Engine, events: HostEvents): string {
   const lines: string[] = [];
   const replicas = [...engine.replicas.values()];
+  const one = (name: string, type: MetricType, help: string, value: number): void =>
+    metric(lines, name, type, help, [['', value]]);
+  for (const [name, [help, value]] of Object.entries(HOST_GAUGES)) one(name, 'gauge', help, value(engine, replicas));
+  const { turns, forwardsDropped, messagesRefused, snapshotsFailed } = engine.counters;
+  one('engine_turns_total', 'counter', 'Turns of the engine.', turns);
+  one('forwards_dropped_total', 'counter', 'Forwarded proposals that could not be taken.', forwardsDropped);
+  one('messages_refused_total', 'counter', 'Messages of hosts that may not speak for the replica.', messagesRefused);
+  one('snapshots_failed_total', 'counter', 'Snapshots that could not be taken or sent.', snapshotsFailed);
+  one('events_waiting', 'gauge', 'Events that wait for slow listeners.', events.waitingCount);
+  one('events_dropped_total', 'counter', 'Events that no listener got: too many waited.', events.dropped);
+  const stages = STAGES.flatMap((stage) => bucketsOf(stage, engine.stages[stage]));
+  metric(lines, 'stage_seconds', 'histogram', 'Time that a stage took, sampled.', stages);
+  for (const [name, value] of Object.entries(engine.log.counters)) counter(lines, 'log', name, value, 'Of the log.');
   const { counters } = engine.transport;
-  const one = (value: number): Sample[] => [['', value]];
-  metric(lines, 'shards', 'gauge', 'Replicas on this host.', one(replicas.length));
-  metric(
-    lines,
-    'shards_failed',
-    'gauge',
-    'Replicas that failed.',
-    one(replicas.filter((r) => r.status === 'failed').length),
-  );
-  metric(lines, 'shards_leading', 'gauge', 'Replicas that lead.', one(replicas.filter((r) => r.raft.isLeader).length));
-  metric(
-    lines,
-    'shards_without_leader',
-    'gauge',
-    'Replicas that know no leader.',
-    one(replicas.filter((r) => r.raft.leaderId === 0).length),
-  );
-  metric(lines, 'engine_turns_total', 'counter', 'Turns of the engine.', one(engine.counters.turns));
-  metric(
-    lines,
-    'forwards_dropped_total',
-    'counter',
-    'Forwarded proposals that could not be taken.',
-    one(engine.counters.forwardsDropped),
-  );
-  metric(
-    lines,
-    'messages_refused_total',
-    'counter',
-    'Messages of hosts that may not speak for the replica.',
-    one(engine.counters.messagesRefused),
-  );
-  metric(
-    lines,
-    'snapshots_failed_total',
-    'counter',
-    'Snapshots that could not be taken or sent.',
-    one(engine.counters.snapshotsFailed),
-  );
-  metric(lines, 'slabs_pinned_bytes', 'gauge', 'Bytes of buffers in use.', one(engine.pool.pinnedBytes));
-  metric(lines, 'log_pending_bytes', 'gauge', 'Bytes that wait for the log.', one(engine.log.pendingBytes));
-  metric(lines, 'log_full', 'gauge', '1 while the disk is full.', one(engine.log.isFull ? 1 : 0));
-  for (const [name, value] of Object.entries(engine.log.counters)) {
-    const isGauge = name.startsWith('last');
-    metric(
-      lines,
-      `log_${snake(name)}${isGauge ? '' : '_total'}`,
-      isGauge ? 'gauge' : 'counter',
-      'Of the log database.',
-      one(value),
-    );
-  }
   for (const [name, value] of Object.entries(counters)) {
-    if (typeof value === 'number')
-      metric(lines, `transport_${snake(name)}_total`, 'counter', 'Of the transport.', one(value));
+    if (typeof value === 'number') counter(lines, 'transport', name, value, 'Of the transport.');
   }
-  const refused = [...counters.refused].map(([reason, count]): Sample => [`{reason="${reason}"}`, count]);
+  const refused = [...counters.refused].map(([reason, value]): Sample => [`{reason="${reason}"}`, value]);
   metric(lines, 'transport_refused_total', 'counter', 'Connections refused or dropped, by reason.', refused);
-  if (replicas.length <= SHARD_SERIES_MAX) {
-    const each = (pick: (replica: (typeof replicas)[number]) => number): Sample[] =>
-      replicas.map((replica) => [`{shard="${replica.shardId}",replica="${replica.replicaId}"}`, pick(replica)]);
-    metric(
-      lines,
-      'raft_term',
-      'gauge',
-      'Current term.',
-      each((r) => r.raft.term),
-    );
-    metric(
-      lines,
-      'raft_leader',
-      'gauge',
-      '1 on the leader.',
-      each((r) => (r.raft.isLeader ? 1 : 0)),
-    );
-    metric(
-      lines,
-      'raft_commit_index',
-      'gauge',
-      'Commit index.',
-      each((r) => r.raft.commitIndex),
-    );
-    metric(
-      lines,
-      'raft_applied_index',
-      'gauge',
-      'Applied index.',
-      each((r) => r.raft.appliedIndex),
-    );
-    metric(
-      lines,
-      'raft_durable_index',
-      'gauge',
-      'Durable index.',
-      each((r) => r.raft.durableIndex),
-    );
-    metric(
-      lines,
-      'pending_proposals',
-      'gauge',
-      'Proposals that wait for their answers.',
-      each((r) => r.pending.count),
-    );
-    metric(
-      lines,
-      'pending_reads',
-      'gauge',
-      'Reads that wait for their answers.',
-      each((r) => r.reads.count),
-    );
+  if (replicas.length > SHARD_SERIES_MAX) return `${lines.join('\n')}\n`;
+  for (const [name, [help, value]] of Object.entries(SHARD_GAUGES)) {
+    const samples = replicas.map((r): Sample => [`{shard="${r.shardId}",replica="${r.replicaId}"}`, value(r)]);
+    metric(lines, name, 'gauge', help, samples);
   }
   return `${lines.join('\n')}\n`;
+}
+
+function metric(lines: string[], name: string, type: MetricType, help: string, samples: readonly Sample[]): void {
+  lines.push(`# HELP drakkar_${name} ${help}`, `# TYPE drakkar_${name} ${type}`);
+  for (const [suffix, value] of samples) lines.push(`drakkar_${name}${suffix} ${value}`);
+}
+
+/** A plain number by its name in the source: milliseconds become seconds, whatever begins with `last` is a gauge. */
+function counter(lines: string[], group: string, name: string, value: number, help: string): void {
+  const isGauge = name.startsWith('last');
+  const isMs = name.endsWith('Ms');
+  const base = snake(isMs ? `${name.slice(0, -2)}Seconds` : name);
+  const full = `${group}_${base}${isGauge ? '' : '_total'}`;
+  metric(lines, full, isGauge ? 'gauge' : 'counter', help, [['', isMs ? value / 1000 : value]]);
+}
+
+function bucketsOf(stage: string, histogram: Histogram): Sample[] {
+  const samples: Sample[] = [];
+  let below = 0;
+  for (const [bucket, boundMs] of BOUNDS_MS.entries()) {
+    below += histogram.counts[bucket];
+    samples.push([`_bucket{stage="${stage}",le="${boundMs / 1000}"}`, below]);
+  }
+  samples.push([`_bucket{stage="${stage}",le="+Inf"}`, histogram.count]);
+  samples.push([`_sum{stage="${stage}"}`, histogram.sumMs / 1000], [`_count{stage="${stage}"}`, histogram.count]);
+  return samples;
+}
+
+function lagOf(replica: Replica): number {
+  return replica.raft.commitIndex - replica.raft.appliedIndex;
+}
+
+function count<T>(items: readonly T[], is: (item: T) => boolean): number {
+  return items.reduce((total, item) => total + (is(item) ? 1 : 0), 0);
+}
+
+function sum<T>(items: readonly T[], value: (item: T) => number): number {
+  return items.reduce((total, item) => total + value(item), 0);
+}
+
+function peersOf(replicas: readonly Replica[]): { readonly connected: boolean; readonly queuedBytes: number }[] {
+  const peers = new Set<NonNullable<Replica['peers'][number]>>();
+  for (const replica of replicas) for (const peer of replica.peers) if (peer !== undefined) peers.add(peer);
+  return [...peers];
 }
 
 function snake(name: string): string {

@@ -16,6 +16,7 @@ import { openDirectory, type HostDirectory } from './engine/directory.ts';
 import { Engine } from './engine/engine.ts';
 import type { ProposeCallback } from './engine/pending-ring.ts';
 import type { Replica } from './engine/replica.ts';
+import { Trace } from './engine/trace.ts';
 import { createNodeEnv } from './env/node/index.ts';
 import type { Env } from './env/env.ts';
 import { DrakkarError, diskErrorOf } from './errors.ts';
@@ -79,7 +80,8 @@ export class NodeHost {
           pool,
           resolve: (target) => registry.resolve(target),
         });
-        const events = new HostEvents(env);
+        const trace = new Trace(env.tracing, options.raftAddress);
+        const events = new HostEvents(env, trace);
         const tickMs = options.rttMs ?? DEFAULTS.rttMs;
         const engine = new Engine({
           env,
@@ -90,6 +92,7 @@ export class NodeHost {
           events,
           tickMs,
           identity: directory.identity,
+          trace,
           condemn: (newestStart) => directory.condemn(newestStart),
           onFailed: () => void transport.close(),
         });
@@ -347,12 +350,15 @@ export class NodeHost {
 
   /** All metrics as Prometheus text. */
   metrics(): string {
-    return renderMetrics(this.engine);
+    return renderMetrics(this.engine, this.events);
   }
 
   /** Stops all replicas, waits until what they wrote is durable, and gives the directory free. */
   close(): Promise<void> {
-    this.closing ??= this.shutDown();
+    if (this.closing === undefined) {
+      this.events.emit('hostClosing', { dir: this.engine.dir });
+      this.closing = this.shutDown();
+    }
     return this.closing;
   }
 

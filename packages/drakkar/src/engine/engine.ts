@@ -22,6 +22,8 @@ import { parkReplica, stateOf } from './parking.ts';
 import type { Replica } from './replica.ts';
 import type { ReplicaOutbox } from './replica-outbox.ts';
 import { Snapshots } from './snapshots.ts';
+import { Stages } from './stages.ts';
+import { traceFlush, type Trace } from './trace.ts';
 import { Transfers } from './transfers.ts';
 
 export interface EngineOptions {
@@ -34,6 +36,7 @@ export interface EngineOptions {
   readonly events: EventSink;
   readonly tickMs: number;
   readonly identity: HostIdentity;
+  readonly trace: Trace;
   /** Remembers for ever that the directory was rolled back. */
   readonly condemn: (newestStart: number) => Promise<void>;
   /** The log is dead: the host closes what is left. */
@@ -68,6 +71,8 @@ export class Engine implements LogSink {
   readonly incarnations: Incarnations;
   readonly snapshots: Snapshots;
   readonly transfers = new Transfers();
+  readonly stages = new Stages();
+  readonly trace: Trace;
   readonly counters: EngineCounters = {
     turns: 0,
     forwardsDropped: 0,
@@ -84,6 +89,9 @@ export class Engine implements LogSink {
   private ready: Replica[] = [];
   private touched: Replica[] = [];
   private turnScheduled = false;
+  /** When the first input of the current turn came, and when the turn began. */
+  inputMs = 0;
+  turnMs = 0;
   /** Ticks since the start; deadlines of requests are in it. */
   tickCount = 0;
   private readonly tickMs: number;
@@ -92,6 +100,7 @@ export class Engine implements LogSink {
   private durableWaiters: DurableWaiter[] = [];
   private readonly onFailed: (error: DrakkarError) => void;
   private readonly condemn: (newestStart: number) => Promise<void>;
+  readonly startedMs: number;
   failure: DrakkarError | undefined;
   private isClosed = false;
 
@@ -104,6 +113,8 @@ export class Engine implements LogSink {
     this.events = options.events;
     this.tickMs = options.tickMs;
     this.identity = options.identity;
+    this.trace = options.trace;
+    this.startedMs = options.env.clock.nowMs();
     this.condemn = options.condemn;
     this.onFailed = options.onFailed;
     this.outbound = new Outbound(options.pool, options.log, (peer) => this.peerLost(peer));
@@ -123,6 +134,7 @@ export class Engine implements LogSink {
       onSessionEnd: (from) => this.pausedSessions.delete(from),
       onPeerUp: (peer) => this.peerUp(peer),
       onPeerDown: (peer) => this.peerDown(peer),
+      onConnection: (address, isSnapshot, error) => this.connectionChanged(address, isSnapshot, error),
       onSnapshot: (from, header, chunks, signal) => this.onSnapshot(from, header, chunks, signal),
     });
     this.armTick();
@@ -195,6 +207,7 @@ export class Engine implements LogSink {
   scheduleTurn(): void {
     if (this.turnScheduled) return;
     this.turnScheduled = true;
+    this.inputMs = this.env.clock.nowMs();
     this.env.scheduler.defer(this.turn);
   }
 
@@ -205,7 +218,8 @@ export class Engine implements LogSink {
     const { ready } = this;
     this.ready = [];
     // What is committed is applied first: the answered callers' next proposals go out in this same turn.
-    const deadline = this.env.clock.nowMs() + APPLY_BUDGET_MS;
+    this.turnMs = this.env.clock.nowMs();
+    const deadline = this.turnMs + APPLY_BUDGET_MS;
     const maySeal = this.log.pendingBytes < LOG_PENDING_BYTES_MAX && !this.log.isFull;
     for (let i = 0; i < ready.length; i++) {
       const replica = ready[i];
@@ -312,7 +326,9 @@ export class Engine implements LogSink {
     this.touch(replica);
   }
 
-  groupDurable(): void {
+  groupDurable(writeMs?: number): void {
+    if (writeMs !== undefined) this.stages.fsync.observe(writeMs);
+    traceFlush(this, writeMs);
     const { touched } = this;
     this.touched = [];
     for (let i = 0; i < touched.length; i++) {
@@ -358,6 +374,10 @@ export class Engine implements LogSink {
     this.env.logger.info({ dir: this.dir }, 'the disk has room again');
     this.events.emit('diskRoom', { dir: this.dir });
     for (const replica of this.replicas.values()) this.markReady(replica);
+  }
+
+  spaceFreed(segments: number): void {
+    this.events.emit('logSpaceFreed', { segments });
   }
 
   /** A write failed: nothing that waits will ever be durable, and nothing may be promised any more (fault F5). */
@@ -423,6 +443,11 @@ export class Engine implements LogSink {
   private peerDown(peer: Peer): void {
     this.events.emit('peerDown', { address: peer.address });
     this.peerLost(peer);
+  }
+
+  private connectionChanged(address: string, isSnapshot: boolean, error: Error | undefined): void {
+    if (error === undefined) this.events.emit('connectionEstablished', { address, isSnapshot });
+    else this.events.emit('connectionFailed', { address, isSnapshot, reason: error.message });
   }
 
   /** Frames to `peer` were lost: whoever lives there is asked anew what it has. */

@@ -14,6 +14,8 @@ class ReadBatch {
   readonly rejects: Reject[] = [];
   readonly deadlines: number[] = [];
   context = 0;
+  /** When the first of its turn was asked, or a little before. */
+  startedMs = 0;
   /** Applied index that must be reached; infinity until the protocol has confirmed the context. */
   index = Number.POSITIVE_INFINITY;
   earliestDeadline = Number.POSITIVE_INFINITY;
@@ -45,9 +47,10 @@ export class PendingReads {
     this.count++;
   }
 
-  /** Closes the open batch; gives the context to ask the protocol for. */
-  close(): number {
+  /** Closes the open batch, whose reads were asked from `startedMs` on; gives the context to ask the protocol for. */
+  close(startedMs: number): number {
     const batch = this.open;
+    batch.startedMs = startedMs;
     batch.context = ++this.lastContext;
     this.waiting.push(batch);
     this.open = new ReadBatch();
@@ -64,13 +67,16 @@ export class PendingReads {
     return false;
   }
 
-  /** Answers every confirmed batch whose index is applied. A throwing look-up rejects its own caller only. */
-  serve(appliedIndex: number, lookup: (query: unknown) => unknown): void {
-    let served = false;
+  /**
+   * Answers every confirmed batch whose index is applied; gives when the oldest of them started, -1 for none. A throwing look-up rejects
+   * its own caller only.
+   */
+  serve(appliedIndex: number, lookup: (query: unknown) => unknown): number {
+    let oldestMs = -1;
     for (let b = 0; b < this.waiting.length; b++) {
       const batch = this.waiting[b];
       if (batch.index > appliedIndex) continue;
-      served = true;
+      if (oldestMs < 0 || batch.startedMs < oldestMs) oldestMs = batch.startedMs;
       for (let i = 0; i < batch.queries.length; i++) {
         const resolve = batch.resolves[i];
         if (resolve === undefined) continue;
@@ -83,7 +89,8 @@ export class PendingReads {
       }
       batch.context = 0;
     }
-    if (served) this.waiting = this.waiting.filter((batch) => batch.context !== 0);
+    if (oldestMs >= 0) this.waiting = this.waiting.filter((batch) => batch.context !== 0);
+    return oldestMs;
   }
 
   /** Fails the batches up to and including `context`. */

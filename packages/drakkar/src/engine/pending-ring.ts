@@ -118,6 +118,12 @@ export class PendingRing {
     else (taker as BatchState).settle(this.cookies[slot], null, result);
   }
 
+  /** Whether a caller still waits under `sequence`. */
+  waits(sequence: number): boolean {
+    const slot = sequence & this.mask;
+    return this.kinds[slot] !== FREE && this.sequences[slot] === sequence;
+  }
+
   fail(sequence: number, error: DrakkarError): void {
     const slot = sequence & this.mask;
     if (this.kinds[slot] !== FREE && this.sequences[slot] === sequence) this.failSlot(slot, error);

@@ -131,12 +131,10 @@ export class ReplicaOutbox implements Outbox {
   leaderChanged(leaderId: number, term: number): void {
     const { replica } = this;
     this.engine.markReady(replica);
-    this.engine.events.emit('leaderChanged', {
-      shardId: replica.shardId,
-      replicaId: replica.replicaId,
-      leaderId,
-      term,
-    });
+    const { shardId, replicaId } = replica;
+    const { trace, events } = this.engine;
+    if (trace.leader.hasSubscribers) trace.leader.publish({ host: trace.host, shardId, replicaId, leaderId, term });
+    events.emit('leaderChanged', { shardId, replicaId, leaderId, term });
   }
 
   transferEnded(targetId: number, outcome: TransferOutcome): void {

@@ -22,6 +22,8 @@ import { HELD_MESSAGES_MAX, UNAPPLIED_BYTES_MAX, UNSEALED_BYTES_MAX } from './li
 import { OpenBlock, type BlockBuffer, forEachOwnEntry } from './open-block.ts';
 import type { AddresseeSet } from './outbound.ts';
 import { PendingReads } from './pending-reads.ts';
+import { StageSample } from './stages.ts';
+import { traceApply, traceForward, traceProposal, traceRead } from './trace.ts';
 import { BatchState, PendingRing, type ProposeCallback } from './pending-ring.ts';
 
 export interface ReplicaSettings {
@@ -70,6 +72,7 @@ export class Replica implements ApplySink {
   readonly openBlock = new OpenBlock();
   readonly pending = new PendingRing();
   readonly reads = new PendingReads();
+  private readonly sample = new StageSample();
   readonly held: HeldMessage[] = [];
 
   /** In the engine's list of replicas that the next turn looks at. */
@@ -233,6 +236,7 @@ export class Replica implements ApplySink {
   gather(maySeal: boolean): void {
     const { raft } = this;
     this.sentBlock = false;
+    this.sample.asked(this.pending, this.engine.inputMs);
     if (!this.openBlock.isEmpty && maySeal) {
       if (raft.isLeader) {
         if (raft.canPropose) this.sealBlocks();
@@ -270,6 +274,8 @@ export class Replica implements ApplySink {
       const mask = raft.appendOwn(ref);
       this.engine.outbound.addBlock(this.addresseeSet(mask), block, ref, this);
       this.sentBlock = true;
+      this.sample.sealed(sealing.firstIndex, raft.term, this.engine.turnMs);
+      traceProposal(this, ref);
     }
   }
 
@@ -318,11 +324,12 @@ export class Replica implements ApplySink {
     sealing.senderId = this.replicaId;
     sealing.flags = 0;
     writeBlockHeader(block.u32, 0, sealing);
+    traceForward(this, block);
     return this.engine.outbound.sendWords(peer, FrameType.Forward, block.u32, block.endWord, 1);
   }
 
   private askReads(): void {
-    const context = this.reads.close();
+    const context = this.reads.close(this.engine.inputMs);
     if (this.engine.log.isFull && !this.raft.maySpeak) {
       // Its term cannot become durable, so that it cannot even ask.
       this.reads.drop(context, this.diskFull());
@@ -345,38 +352,49 @@ export class Replica implements ApplySink {
    * machine, and when `deadlineMs` has passed; gives true when there is more to do at once.
    */
   applyCommitted(deadlineMs: number): boolean {
-    const { raft, rsm } = this;
+    const { raft, rsm, engine } = this;
     if (this.isRestoring || rsm.busy) return false;
+    this.sample.look(raft, this.pending, engine.turnMs, engine.stages);
+    const before = raft.appliedIndex;
     while (raft.appliedIndex < raft.applyLimit) {
       const from = raft.appliedIndex + 1;
       const ref = raft.log.blockAt(from);
       invariant(ref !== undefined, `shard ${this.shardId}: entry ${from} is committed and not in the log`);
       const { slab } = ref;
       if (slab === undefined) {
-        this.engine.fetch(this, from);
+        engine.fetch(this, from);
         break;
       }
       const to = Math.min(ref.lastIndex, raft.applyLimit);
       const word = skipEntries(slab.u32, ref.entriesWord, from - ref.firstIndex);
       rsm.apply(slab.u8, slab.u32, word, from, to - from + 1, ref.term, this);
       raft.applied(to);
-      if (raft.appliedIndex < raft.applyLimit && this.engine.env.clock.nowMs() > deadlineMs) {
-        this.afterApply();
+      if (raft.appliedIndex < raft.applyLimit && engine.env.clock.nowMs() > deadlineMs) {
+        this.afterApply(before);
         return true;
       }
     }
-    this.afterApply();
+    this.afterApply(before);
     return false;
   }
 
-  private afterApply(): void {
-    this.raft.trim();
+  private afterApply(before: number): void {
+    const { raft, engine } = this;
+    this.sample.applied(raft, this.pending, engine.env.clock, engine.stages);
+    traceApply(this, before);
+    raft.trim();
     this.serveReads();
-    this.engine.snapshots.considerSnapshot(this);
+    engine.snapshots.considerSnapshot(this);
   }
 
   serveReads(): void {
-    if (this.reads.isServable(this.raft.appliedIndex)) this.reads.serve(this.raft.appliedIndex, this.lookup);
+    const { appliedIndex } = this.raft;
+    if (!this.reads.isServable(appliedIndex)) return;
+    const startedMs = this.reads.serve(appliedIndex, this.lookup);
+    if (startedMs < 0) return;
+    const sinceMs = this.engine.env.clock.nowMs() - startedMs;
+    this.engine.stages.read.observe(sinceMs);
+    traceRead(this, sinceMs);
   }
 
   private readonly lookup = (query: unknown): unknown => (query === BARRIER ? undefined : this.rsm.lookup(query));

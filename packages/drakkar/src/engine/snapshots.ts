@@ -18,6 +18,10 @@ export class Snapshots {
     this.engine = engine;
   }
 
+  get sendingCount(): number {
+    return this.sending.size;
+  }
+
   /** After an apply: starts an automatic snapshot when enough entries came since the last. */
   considerSnapshot(replica: Replica): void {
     const { snapshotEntries } = replica.settings;
@@ -66,7 +70,14 @@ export class Snapshots {
         index: compactTo,
       });
     }
-    await replica.snapshotter.retain(index);
+    await this.retain(replica, index);
+  }
+
+  /** Older images go, but for the one before. */
+  private async retain(replica: Replica, newest: number): Promise<void> {
+    const { shardId, replicaId } = replica;
+    for (const index of await replica.snapshotter.retain(newest))
+      this.engine.events.emit('snapshotCompacted', { shardId, replicaId, index });
   }
 
   /** A failed snapshot loses nothing: the log behind it is still whole. */
@@ -94,6 +105,8 @@ export class Snapshots {
     // Of this moment, in which this replica leads: whoever reads the offer follows it in that term.
     const { term } = replica.raft;
     const indexTerm = replica.snapshotTerm;
+    const sent = { shardId: replica.shardId, replicaId: replica.replicaId, to, index };
+    this.engine.events.emit('snapshotSendStarted', sent);
     const run = async (): Promise<void> => {
       const image = await replica.snapshotter.open(index);
       const { shardId, replicaId: from } = replica;
@@ -104,11 +117,13 @@ export class Snapshots {
     run().then(
       () => {
         this.sending.delete(key);
+        this.engine.events.emit('snapshotSendCompleted', sent);
         this.report(replica, to, true, index);
       },
       (error: unknown) => {
         this.engine.counters.snapshotsFailed++;
         this.engine.env.logger.warn({ shardId: replica.shardId, to, err: error }, 'sending a snapshot failed');
+        this.engine.events.emit('snapshotSendAborted', { ...sent, error: sendErrorOf(error, to) });
         this.engine.env.scheduler.after(SNAPSHOT_RETRY_MS, () => {
           this.sending.delete(key);
           this.report(replica, to, false, index);
@@ -154,6 +169,7 @@ export class Snapshots {
         shardId: replica.shardId,
         replicaId: replica.replicaId,
         index: header.index,
+        from: header.from,
       });
       if (replica.status !== 'running') throw replica.unavailable();
       await this.install(replica, header);
@@ -187,11 +203,17 @@ export class Snapshots {
       replica.isRestoring = raft.isInstalling = false;
     }
     await this.engine.whenDurable(replica, raft.writeNumber);
-    await replica.snapshotter.retain(header.index);
+    await this.retain(replica, header.index);
     this.engine.events.emit('snapshotRecovered', {
       shardId: replica.shardId,
       replicaId: replica.replicaId,
       index: header.index,
     });
   }
+}
+
+function sendErrorOf(cause: unknown, to: number): DrakkarError {
+  const error = diskErrorOf(cause, 'the snapshot to be sent');
+  if (DrakkarError.is(error)) return error;
+  return new DrakkarError('ERR_UNREACHABLE', `replica ${to} did not get the snapshot: ${String(cause)}`, { cause });
 }

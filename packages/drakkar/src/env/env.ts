@@ -167,6 +167,19 @@ export interface Network {
   connect(address: string, handlers: SocketHandlers): Socket;
 }
 
+/** One named stream of trace messages. */
+export interface TraceChannel {
+  /** Asked before a message is made. */
+  readonly hasSubscribers: boolean;
+  publish(message: object): void;
+}
+
+/** Where traces go: on a real machine to `node:diagnostics_channel`, in memory nowhere. */
+export interface Tracing {
+  /** The same name gives the same channel. */
+  channel(name: string): TraceChannel;
+}
+
 export interface Env {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
@@ -174,7 +187,13 @@ export interface Env {
   readonly fs: FileSystem;
   readonly network: Network;
   readonly logger: Logger;
+  readonly tracing: Tracing;
 }
+
+const nobody: TraceChannel = { hasSubscribers: false, publish() {} };
+
+/** Nobody listens. */
+export const silentTracing: Tracing = { channel: () => nobody };
 
 /** Discards everything. */
 export const silentLogger: Logger = {

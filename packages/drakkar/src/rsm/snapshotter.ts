@@ -127,13 +127,17 @@ export class Snapshotter {
     return names.filter((name) => /^[0-9a-f]{16}\.snapshot$/.test(name)).map((name) => Number.parseInt(name, 16));
   }
 
-  /** Keeps the image at `newest` and the one before it; removes those older, unless they are being read. */
-  async retain(newest: number): Promise<void> {
+  /** Keeps the image at `newest` and the one before it; removes those older, unless they are being read, and gives their indexes. */
+  async retain(newest: number): Promise<number[]> {
+    const removed: number[] = [];
     const older = (await this.list()).filter((index) => index < newest);
     for (const index of older.slice(0, -1)) {
-      if ((this.readers.get(index) ?? 0) === 0) await this.fs.remove(this.path(index));
+      if ((this.readers.get(index) ?? 0) > 0) continue;
+      await this.fs.remove(this.path(index));
+      removed.push(index);
     }
     if (older.length > 1) await this.fs.syncDirectory(this.dir);
+    return removed;
   }
 
   /** At the start: what a crash left behind goes. `recorded` is the index that the log names, 0 for none. */

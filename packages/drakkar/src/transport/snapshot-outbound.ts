@@ -95,6 +95,7 @@ export async function sendSnapshotStream(
   try {
     arm(DIAL_TIMEOUT_MS);
     await accepted.promise;
+    transport.handlers?.onConnection?.(address, true, undefined);
     await send(encodeSnapshotHeader(header));
     let number = 0;
     let total = 0;
@@ -112,6 +113,7 @@ export async function sendSnapshotStream(
       throw new DrakkarError('ERR_PEER_REFUSED', `${address} did not install the snapshot: ${refusal}`);
   } catch (error) {
     if (signal.aborted) throw new DrakkarError('ERR_ABORTED', 'sending the snapshot was aborted', { cause: error });
+    if (DrakkarError.is(error, 'ERR_UNREACHABLE')) transport.handlers?.onConnection?.(address, true, error);
     throw error;
   } finally {
     signal.removeEventListener('abort', onAbort);

@@ -14,6 +14,8 @@ import { meansHost } from './target.ts';
 import type { TcpTransport } from './tcp.ts';
 import type { HostIdentity, Peer } from './transport.ts';
 
+const CLOSED_BY_PEER = 'closed by the other end';
+
 export class TcpPeer implements Peer {
   readonly index: number;
   readonly address: string;
@@ -105,6 +107,7 @@ export class TcpPeer implements Peer {
     this.identity = hello.identity;
     this.connected = true;
     this.transport.counters.connectionsUp++;
+    this.transport.handlers?.onConnection?.(this.address, false, undefined);
     this.transport.handlers?.onPeerUp(this);
   }
 
@@ -118,6 +121,7 @@ export class TcpPeer implements Peer {
     if (wasUp) this.transport.handlers?.onPeerDown(this);
     else this.transport.counters.connectionsFailed++;
     if (this.isClosed) return;
+    this.transport.handlers?.onConnection?.(this.address, false, error ?? new Error(CLOSED_BY_PEER));
     this.complain(error);
     this.dialLater();
   }
@@ -138,7 +142,7 @@ export class TcpPeer implements Peer {
 
   /** Once for each change of the reason, not at every try. */
   private complain(error: Error | undefined): void {
-    const why = error?.message ?? 'closed by the other end';
+    const why = error?.message ?? CLOSED_BY_PEER;
     if (why === this.lastComplaint) return;
     this.lastComplaint = why;
     this.transport.env.logger.info({ peer: this.address, why }, 'no connection to peer; trying again');

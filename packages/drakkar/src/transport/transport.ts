@@ -67,6 +67,8 @@ export interface TransportHandlers {
   onSessionEnd(from: InboundSession): void;
   onPeerUp(peer: Peer): void;
   onPeerDown(peer: Peer): void;
+  /** A connection that was dialled is up, or (`error`) was not made or ended; `isSnapshot`: for one snapshot stream. */
+  onConnection?(address: string, isSnapshot: boolean, error: Error | undefined): void;
   /** A snapshot arrives; resolving tells the sender that it was installed, rejecting that it was not. */
   onSnapshot(
     from: HostIdentity,

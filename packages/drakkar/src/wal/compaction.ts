@@ -76,6 +76,7 @@ export class Compaction {
       this.wal.segments.shift();
       await this.wal.files.recycle(segment);
       this.wal.counters.segmentsFreed++;
+      this.wal.spaceFreed();
     }
   }
 

@@ -48,11 +48,13 @@ export interface RecoveredShard {
 export interface LogSink {
   blockDurable(shardId: number, place: BlockPlace, firstIndex: number, count: number): void;
   stateDurable(shardId: number): void;
-  /** After all calls of one group. */
-  groupDurable(): void;
+  /** After all calls of one group, whose write took `writeMs`; left out where that is not known. */
+  groupDurable(writeMs?: number): void;
   /** The disk has no room for the next segment: nothing becomes durable until `roomAgain`. Not fatal. */
   diskFull(error: DrakkarError): void;
   roomAgain(): void;
+  /** So many segments, or what the database has of the kind, hold nothing that is needed and were given free. */
+  spaceFreed?(segments: number): void;
   /** A write or sync failed: the log is dead, nothing pending will ever become durable (F5: never retried). */
   failed(error: DrakkarError): void;
 }

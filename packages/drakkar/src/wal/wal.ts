@@ -340,7 +340,7 @@ export class Wal implements LogDb {
       at += frame.lengthBytes;
     }
     this.isWriting = false;
-    this.sink?.groupDurable();
+    this.sink?.groupDurable(this.counters.lastWriteMs);
     this.flush();
     for (const wake of this.groupWaiters.splice(0)) wake();
     if (!this.isWriting) for (const wake of this.idleWaiters.splice(0)) wake();
@@ -410,6 +410,11 @@ export class Wal implements LogDb {
       this.flush();
       if (this.failure !== undefined) resolve();
     });
+  }
+
+  /** From the compaction, for a segment that was recycled. */
+  spaceFreed(): void {
+    this.sink?.spaceFreed?.(1);
   }
 
   /** The engine may have given up entries: looks whether whole segments can go. */

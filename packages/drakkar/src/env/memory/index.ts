@@ -2,7 +2,7 @@
  * Machines in memory: each has a disk of its own and runs one process at a time; all share a network, a clock and a seed. What runs
  * here cannot tell it from a real machine.
  */
-import { silentLogger, type Env, type Logger, type Random } from '../env.ts';
+import { silentLogger, silentTracing, type Env, type Logger, type Random } from '../env.ts';
 import { MemoryDisk, type DiskOptions } from './disk.ts';
 import type { Keep } from './image.ts';
 import { MemoryNetwork } from './network.ts';
@@ -41,6 +41,7 @@ export class MemoryMachine {
       fs: this.disk.mount(started),
       network: this.network.attach(this.name, started),
       logger,
+      tracing: silentTracing,
     };
   }
 

@@ -5,6 +5,7 @@ import { nodeFileSystem } from './file-system.ts';
 import { nodeNetwork } from './network.ts';
 import { createNodeRandom } from './random.ts';
 import { nodeScheduler } from './scheduler.ts';
+import { nodeTracing } from './tracing.ts';
 
 export function createNodeEnv(options: { logger?: Logger } = {}): Env {
   return {
@@ -14,5 +15,6 @@ export function createNodeEnv(options: { logger?: Logger } = {}): Env {
     fs: nodeFileSystem,
     network: nodeNetwork,
     logger: options.logger ?? silentLogger,
+    tracing: nodeTracing,
   };
 }
