@@ -31,6 +31,8 @@ const SIDE_MAY_IMPORT: ReadonlySet<string> = new Set([
 /** Compliance suites are for plug-ins of the ground floors: they see these, and machines in memory to run them on. */
 const COMPLIANCE = 'compliance';
 const GROUND: ReadonlySet<string> = new Set(['env', 'wire', 'wal', 'transport', 'registry']);
+/** Programs for operators stand beside the house, too: they may see all of it but the simulator. */
+const TOOLS = 'tools';
 /** A look inside for those who check: nothing that users run may depend on it. */
 const INSPECT = 'inspect.ts';
 /** Throwing is everybody's: the error table is a leaf that imports nothing. */
@@ -42,6 +44,7 @@ const NODE_IMPORTS: Readonly<Record<string, string>> = { 'wire/checksum.ts': 'no
 const ENV_CHOICES: Readonly<Record<string, string>> = {
   'nodehost.ts': 'env/node/index.ts',
   'testing.ts': 'env/memory/index.ts',
+  'tools/tool-env.ts': 'env/node/index.ts',
 };
 /** One real turn of the event loop lets promises settle between virtual events. */
 const LOOP_TURNS = 'env/memory/world.ts';
@@ -113,9 +116,11 @@ function isAllowed(name: string, imported: string): boolean {
     return name.startsWith(folder) || ENV_CHOICES[name] === imported;
   }
   const from = floorOf(name);
-  if (imported === INSPECT) return from === SIDE;
+  if (imported === INSPECT) return from === SIDE || from === TOOLS;
   if (from === SIDE) return ['', SIDE].includes(floorOf(imported)) || SIDE_MAY_IMPORT.has(imported);
   if (floorOf(imported) === SIDE) return false;
+  if (from === TOOLS) return true;
+  if (floorOf(imported) === TOOLS) return false;
   if (from === '') return true;
   if (from === COMPLIANCE) return GROUND.has(floorOf(imported)) || floorOf(imported) === COMPLIANCE;
   const to = floorOf(imported);

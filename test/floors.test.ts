@@ -57,6 +57,10 @@ const forbidden: Record<string, [name: string, source: string]> = {
   'a timer': ['engine/a.ts', 'setTimeout(() => {}, 5);\n'],
   'a turn of the loop': ['engine/a.ts', 'setImmediate(() => {});\n'],
   'the simulator from the face': ['nodehost.ts', "import './sim/run.ts';\n"],
+  'a tool from the face': ['nodehost.ts', "import './tools/run.ts';\n"],
+  'a tool from a floor': ['engine/a.ts', "import '../tools/run.ts';\n"],
+  'the simulator from a tool': ['tools/a.ts', "import '../sim/run.ts';\n"],
+  'the real world from a tool': ['tools/a.ts', "import 'node:fs';\n"],
   'the inspect view from the face': ['info.ts', "import './inspect.ts';\n"],
   'the insides of a floor from the simulator': ['sim/a.ts', "import '../raft/b.ts';\n"],
   'a dice': ['raft/a.ts', 'export const x = Math.random();\n'],
@@ -66,6 +70,7 @@ for (const [what, [name, source]] of Object.entries(forbidden)) {
   test(`${what} is a breach`, () => {
     const others = {
       'sim/run.ts': '',
+      'tools/run.ts': '',
       'inspect.ts': '',
       'raft/b.ts': '',
       'wal/b.ts': '',

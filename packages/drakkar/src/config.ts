@@ -74,25 +74,34 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
 }
 
-interface Rule {
+/** What `requestSnapshot` takes besides. */
+export interface SnapshotOptions extends CallOptions {
+  /**
+   * A directory, empty or missing, for a copy of the state: a backup, or the source of an import after a majority was lost. The log is not
+   * compacted, and the copy is nobody's but yours.
+   */
+  readonly exportTo?: string;
+}
+
+export interface Rule {
   readonly required?: boolean;
   /** What is allowed, for the message. */
   readonly allowed: string;
   readonly accepts: (value: unknown) => boolean;
 }
 
-const isInteger = (min: number, max: number): Rule => ({
+export const isInteger = (min: number, max: number): Rule => ({
   allowed: `a whole number from ${min} to ${max}`,
   accepts: (value) => Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max,
 });
 const isBoolean: Rule = { allowed: 'true or false', accepts: (value) => typeof value === 'boolean' };
-const isFunction: Rule = { allowed: 'a function', accepts: (value) => typeof value === 'function' };
-const isObject: Rule = { allowed: 'an object', accepts: (value) => typeof value === 'object' && value !== null };
-const isText: Rule = {
+export const isFunction: Rule = { allowed: 'a function', accepts: (value) => typeof value === 'function' };
+export const isObject: Rule = { allowed: 'an object', accepts: (value) => typeof value === 'object' && value !== null };
+export const isText: Rule = {
   allowed: 'a string that is not empty',
   accepts: (value) => typeof value === 'string' && value.length > 0 && !value.includes('\0'),
 };
-const isAddress: Rule = {
+export const isAddress: Rule = {
   allowed: '"host:port" with a port from 0 to 65535',
   accepts: (value) => typeof value === 'string' && isHostPort(value),
 };
@@ -105,7 +114,7 @@ const isLogger: Rule = {
       (level) => typeof (value as Record<string, unknown>)[level] === 'function',
     ),
 };
-const isMembers: Rule = {
+export const isMembers: Rule = {
   allowed: `replica ids from 1 with one distinct "host:port" or host id each, at most ${MEMBERS_MAX}`,
   accepts: (value) => {
     if (typeof value !== 'object' || value === null) return false;
@@ -130,7 +139,7 @@ function isHostPort(text: string): boolean {
   return match !== null && text.length <= ADDRESS_MAX_BYTES && Number(match[2]) <= 65535;
 }
 
-const required = (rule: Rule): Rule => ({ ...rule, required: true });
+export const required = (rule: Rule): Rule => ({ ...rule, required: true });
 const MAX_ID = Number.MAX_SAFE_INTEGER;
 
 const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
@@ -195,7 +204,9 @@ const CALL_RULES: Record<keyof CallOptions, Rule> = {
   },
 };
 
-function check(what: string, options: unknown, rules: Record<string, Rule>): void {
+const SNAPSHOT_RULES: Record<keyof SnapshotOptions, Rule> = { ...CALL_RULES, exportTo: isText };
+
+export function check(what: string, options: unknown, rules: Readonly<Record<string, Rule>>): void {
   if (typeof options !== 'object' || options === null) {
     throw new DrakkarError('ERR_INVALID_OPTION', `${what}: expected an object with options, got ${show(options)}`);
   }
@@ -252,6 +263,10 @@ export function checkReplicaOptions(options: ReplicaOptions): void {
 
 export function checkCallOptions(what: string, options: CallOptions): void {
   check(what, options, CALL_RULES);
+}
+
+export function checkSnapshotOptions(options: SnapshotOptions): void {
+  check('requestSnapshot', options, SNAPSHOT_RULES);
 }
 
 export const DEFAULTS = {

@@ -1,6 +1,6 @@
 /** The face of the library. What is not exported here is nobody's to rely on. */
 export { NodeHost } from './nodehost.ts';
-export type { CallOptions, NodeHostOptions, ReplicaOptions } from './config.ts';
+export type { CallOptions, NodeHostOptions, ReplicaOptions, SnapshotOptions } from './config.ts';
 export { DrakkarError, ERROR_TABLE, type ErrorCode, type Outcome } from './errors.ts';
 export { HOST_EVENTS, type HostEventMap, type HostEventName, type HostListener } from './events.ts';
 export type { HostInfo, MemberProgress, PeerInfo, ShardInfo, StoppedShardInfo } from './info.ts';

@@ -7,15 +7,18 @@ import {
   checkCallOptions,
   checkHostOptions,
   checkReplicaOptions,
+  checkSnapshotOptions,
   type CallOptions,
   type NodeHostOptions,
   type ReplicaOptions,
+  type SnapshotOptions,
 } from './config.ts';
 import { startReplica } from './engine/bootstrap.ts';
 import { openDirectory, type HostDirectory } from './engine/directory.ts';
 import { Engine } from './engine/engine.ts';
 import type { ProposeCallback } from './engine/pending-ring.ts';
 import type { Replica } from './engine/replica.ts';
+import { exportSnapshot } from './engine/snapshot-export.ts';
 import { Trace } from './engine/trace.ts';
 import { createNodeEnv } from './env/node/index.ts';
 import type { Env } from './env/env.ts';
@@ -272,10 +275,21 @@ export class NodeHost {
 
   // Care.
 
-  /** Takes a snapshot of this host's replica now, and compacts the log behind it. */
-  async requestSnapshot(shardId: number, options: CallOptions = NO_OPTIONS): Promise<{ index: number }> {
-    checkCallOptions('requestSnapshot', options);
+  /**
+   * Takes a snapshot of this host's replica now, and compacts the log behind it. With `exportTo` it goes into that directory instead, whole
+   * and verified, for a backup or for `importSnapshot` of `drakkar/tools`; the log stays as it is.
+   *
+   * @throws ERR_INVALID_OPTION, ERR_SHARD_NOT_FOUND, ERR_SYSTEM_BUSY, ERR_DISK_FULL, ERR_DISK_FAILED, ERR_STATE_MACHINE, ERR_TIMEOUT,
+   * ERR_ABORTED
+   */
+  async requestSnapshot(shardId: number, options: SnapshotOptions = NO_OPTIONS): Promise<{ index: number }> {
+    checkSnapshotOptions(options);
     const replica = this.replicaOf(shardId);
+    const { exportTo } = options;
+    if (exportTo !== undefined) {
+      const { index } = await this.within(exportSnapshot(replica, exportTo), options, 'the export goes on');
+      return { index };
+    }
     return { index: await this.within(this.engine.snapshots.take(replica), options, 'the snapshot goes on') };
   }
 

@@ -44,7 +44,7 @@ export async function startReplica(
   }
   const snapshotter = new Snapshotter(engine.env.fs, `${start.snapshotsDir}/${start.shardId}`);
   const snapshotIndex = known?.state.snapshotIndex ?? 0;
-  await snapshotter.processOrphans(snapshotIndex);
+  await snapshotter.processOrphans(snapshotIndex, origin.bootstrap);
   let stateMachine;
   try {
     stateMachine = factory(start.shardId, start.replicaId);

@@ -18,7 +18,7 @@ export const DIRECTORY_FORMAT = 1;
 const IDENTITY_FILE = 'identity.json';
 const IDENTITY_MAX_BYTES = 64 * 1024;
 
-interface IdentityRecord {
+export interface IdentityRecord {
   readonly format: number;
   readonly deploymentId: number;
   readonly hostId: string;
@@ -152,7 +152,8 @@ function checkIdentity(dir: string, known: IdentityRecord, owner: DirectoryOwner
   }
 }
 
-async function readIdentity(fs: FileSystem, dir: string): Promise<IdentityRecord | undefined> {
+/** Undefined when nothing is there. Throws when it is damaged, foreign or missing where a log is. */
+export async function readIdentity(fs: FileSystem, dir: string): Promise<IdentityRecord | undefined> {
   const path = `${dir}/${IDENTITY_FILE}`;
   const stat = await fs.stat(path);
   if (stat === undefined) {

@@ -5,12 +5,16 @@
  *     <index as 16 hex>.snapshot      whole
  *     <index as 16 hex>.generating    being made here, or left by a crash
  *     <index as 16 hex>.receiving     being received, or left by a crash
+ *     <index as 16 hex>.importing     being imported, or left by a crash
+ *     <index as 16 hex>.<stamp>.imported   whole; counts once the log's record has the bootstrap that the stamp is of
  */
 import { DrakkarError, diskErrorOf } from '../errors.ts';
-import type { File, FileSystem } from '../env/env.ts';
+import type { FileSystem } from '../env/env.ts';
+import { checksum } from '../wire/checksum.ts';
+import { readFileChunks, writeFileChunks } from './image-file.ts';
 import { verifyImage } from './image.ts';
 
-const READ_BYTES = 256 * 1024;
+const NOTHING = new Uint8Array(0);
 
 export interface OpenedImage {
   readonly sizeBytes: number;
@@ -42,7 +46,7 @@ export class Snapshotter {
   async receive(index: number, term: number, chunks: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<void> {
     await this.write(index, 'receiving', chunks, async (path) => {
       signal.throwIfAborted();
-      const info = await verifyImage(this.readFile(path));
+      const info = await verifyImage(readFileChunks(this.fs, path));
       if (info.index !== index || info.term !== term) {
         throw new DrakkarError(
           'ERR_SNAPSHOT_CORRUPT',
@@ -52,11 +56,24 @@ export class Snapshotter {
     });
   }
 
+  /**
+   * Writes an image for offline repair, beside those that are there: it takes its place only when the record that names it, whose
+   * bootstrap is `bootstrap`, is durable (`processOrphans`). So a crash leaves the old image with the old record or the new with the new.
+   */
+  async stageImport(index: number, bootstrap: Uint8Array, chunks: AsyncIterable<Uint8Array>): Promise<void> {
+    const verify = async (path: string): Promise<void> => {
+      await verifyImage(readFileChunks(this.fs, path));
+    };
+    const target = this.path(index).replace(/snapshot$/, `${stampOf(bootstrap)}.imported`);
+    await this.write(index, 'importing', chunks, verify, target);
+  }
+
   private async write(
     index: number,
     kind: string,
     chunks: AsyncIterable<Uint8Array>,
     verify: ((path: string) => Promise<void>) | undefined,
+    target: string = this.path(index),
   ): Promise<void> {
     const path = this.path(index);
     const temporary = path.replace(/snapshot$/, kind);
@@ -64,19 +81,9 @@ export class Snapshotter {
       if (!this.isMade) await this.fs.makeDirectory(this.dir);
       this.isMade = true;
       await this.fs.remove(temporary);
-      const file = await this.fs.open(temporary, 'create');
-      try {
-        let at = 0;
-        for await (const chunk of chunks) {
-          await writeChunk(file, chunk, at);
-          at += chunk.length;
-        }
-        await file.sync();
-      } finally {
-        await file.close();
-      }
+      await writeFileChunks(this.fs, temporary, chunks);
       await verify?.(temporary);
-      await this.fs.rename(temporary, path);
+      await this.fs.rename(temporary, target);
       await this.fs.syncDirectory(this.dir);
     } catch (error) {
       await this.fs.remove(temporary).catch(() => {});
@@ -94,7 +101,7 @@ export class Snapshotter {
     const release = (): void => {
       this.readers.set(index, this.readers.get(index)! - 1);
     };
-    const source = this.readFile(path);
+    const source = readFileChunks(this.fs, path);
     async function* chunks(): AsyncGenerator<Uint8Array> {
       try {
         yield* source;
@@ -103,21 +110,6 @@ export class Snapshotter {
       }
     }
     return { sizeBytes: stat.sizeBytes, chunks: chunks() };
-  }
-
-  private async *readFile(path: string): AsyncGenerator<Uint8Array> {
-    const file = await this.fs.open(path, 'read');
-    try {
-      for (let at = 0; ; ) {
-        const chunk = new Uint8Array(READ_BYTES);
-        const count = await file.read(chunk, 0, READ_BYTES, at);
-        if (count > 0) yield chunk.subarray(0, count);
-        if (count < READ_BYTES) return;
-        at += count;
-      }
-    } finally {
-      await file.close();
-    }
   }
 
   /** Indexes of whole images, ascending. */
@@ -140,13 +132,20 @@ export class Snapshotter {
     return removed;
   }
 
-  /** At the start: what a crash left behind goes. `recorded` is the index that the log names, 0 for none. */
-  async processOrphans(recorded: number): Promise<void> {
+  /**
+   * At the start: what a crash left behind goes, and an import whose record is durable ends. `recorded` is the index that the log names, 0 for
+   * none, `bootstrap` the shard's bootstrap record.
+   */
+  async processOrphans(recorded: number, bootstrap: Uint8Array = NOTHING): Promise<void> {
     if ((await this.fs.stat(this.dir)) === undefined) return;
     for (const name of await this.fs.list(this.dir)) {
-      const isTemporary = /^[0-9a-f]{16}\.(generating|receiving)$/.test(name);
+      const path = `${this.dir}/${name}`;
+      const isTemporary = /^[0-9a-f]{16}\.(generating|receiving|importing)$/.test(name);
       const isUnrecorded = /^[0-9a-f]{16}\.snapshot$/.test(name) && Number.parseInt(name, 16) > recorded;
-      if (isTemporary || isUnrecorded) await this.fs.remove(`${this.dir}/${name}`);
+      const imported = /^([0-9a-f]{16})\.([0-9a-f]{8})\.imported$/.exec(name);
+      if (imported !== null && Number.parseInt(imported[1], 16) === recorded && imported[2] === stampOf(bootstrap)) {
+        await this.fs.rename(path, this.path(recorded));
+      } else if (imported !== null || isTemporary || isUnrecorded) await this.fs.remove(path);
     }
     await this.fs.syncDirectory(this.dir);
   }
@@ -156,8 +155,6 @@ export class Snapshotter {
   }
 }
 
-function writeChunk(file: File, chunk: Uint8Array, at: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    file.write(chunk, 0, chunk.length, at, (error) => (error === null ? resolve() : reject(error)));
-  });
+function stampOf(bootstrap: Uint8Array): string {
+  return checksum(bootstrap).toString(16).padStart(8, '0');
 }

@@ -116,7 +116,11 @@ export class Replay {
         this.shards.delete(state.shardId);
         continue;
       }
-      if ((flags & RECORD_RESETS_LOG) !== 0) shard.items = [];
+      if ((flags & RECORD_RESETS_LOG) !== 0) {
+        shard.items = [];
+        // An import may go back behind what the old members had committed.
+        shard.commitIndex = 0;
+      }
       shard.state = state;
       shard.stateEpoch = segment.epoch;
     }

@@ -54,7 +54,7 @@ export class SegmentFiles {
       if (match !== null) {
         await this.checkMode(path);
         const file = await fs.open(path, 'write', { dataSync: true });
-        const header = await readHeader(file);
+        const header = await readSegmentHeaderOf(file);
         const epoch = Number.parseInt(match[1], 16);
         const isOwn = header !== undefined && header.epoch === epoch;
         segments.push(new Segment(epoch, path, file, isOwn ? header : undefined, PAGE_BYTES));
@@ -150,7 +150,7 @@ export class SegmentFiles {
   }
 }
 
-async function readHeader(file: File): Promise<SegmentHeader | undefined> {
+export async function readSegmentHeaderOf(file: File): Promise<SegmentHeader | undefined> {
   const page = new Uint8Array(PAGE_BYTES);
   if ((await file.read(page, 0, PAGE_BYTES, 0)) < PAGE_BYTES) return undefined;
   return readSegmentHeader(page);
