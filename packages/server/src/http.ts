@@ -1,5 +1,6 @@
 /** The HTTP face: routes, limits, status codes. Every error is JSON with a code; no input may end the process. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { join } from 'node:path';
 import { DrakkarError, type NodeHost } from 'drakkar';
 import type { Logger } from 'pino';
 import { KEY_MAX_BYTES, VALUE_MAX_BYTES, conflictVersion, isConflict } from './commands.ts';
@@ -26,6 +27,8 @@ export interface HttpContext {
   readonly host: NodeHost;
   readonly store: ShardedStore;
   readonly logger: Logger;
+  /** Where `POST /export` puts snapshots; without it there is none. */
+  readonly exportDir?: string;
 }
 
 interface Counters {
@@ -57,6 +60,10 @@ async function route(
   const { pathname, searchParams } = parseUrl(request.url ?? '/');
   if (pathname.startsWith('/kv/')) {
     await onKey(context, request, response, keyOf(pathname.slice(4)), searchParams);
+    return;
+  }
+  if (pathname === '/export' && context.exportDir !== undefined) {
+    await onExport(context.host, context.exportDir, request, response, searchParams);
     return;
   }
   if (request.method !== 'GET') throw new RequestError(405, 'ERR_METHOD', `${request.method} is not for ${pathname}`);
@@ -201,6 +208,23 @@ function answerWrite(response: ServerResponse, store: ShardedStore, key: string,
   sendJson(response, 200, { key, version: answer, shard: store.shardOf(key) }, { etag: `"${answer}"` });
 }
 
+/** A snapshot of one shard as this host has it, into a new directory under the one the operator named. */
+async function onExport(
+  host: NodeHost,
+  exportDir: string,
+  request: IncomingMessage,
+  response: ServerResponse,
+  params: URLSearchParams,
+): Promise<void> {
+  if (request.method !== 'POST') throw new RequestError(405, 'ERR_METHOD', `${request.method} is not for /export`);
+  if (!params.has('shard')) throw new RequestError(400, 'ERR_PARAMETER', 'shard is missing; expected its id');
+  const shardId = wholeNumber(params, 'shard', 1, Number.MAX_SAFE_INTEGER);
+  const timeoutMs = wholeNumber(params, 'timeoutMs', TIMEOUT_MS, TIMEOUT_MAX_MS);
+  const dir = join(exportDir, `shard-${shardId}-${new Date().toISOString().replaceAll(/[:.]/g, '-')}`);
+  const { index } = await host.requestSnapshot(shardId, { exportTo: dir, timeoutMs });
+  sendJson(response, 200, { shardId, index, dir });
+}
+
 async function readBody(request: IncomingMessage): Promise<Uint8Array> {
   const tooBig = (): RequestError =>
     new RequestError(413, 'ERR_VALUE', `the value has more than ${VALUE_MAX_BYTES} bytes`);
@@ -239,6 +263,9 @@ function status({ host, store }: HttpContext): object {
     hostId: info.hostId,
     raftAddress: info.raftAddress,
     shardCount: store.shardCount,
+    uptimeMs: info.uptimeMs,
+    isDiskFull: info.isDiskFull,
+    stopped: info.stopped.map((shard) => ({ ...shard, failure: shard.failure?.code })),
     failure: info.failure?.code,
     shards: info.shards.map((shard) => ({
       ...shard,

@@ -6,6 +6,8 @@ export interface ServerOptions {
   readonly replicaId: number;
   readonly peers: Readonly<Record<number, string>>;
   readonly http: string;
+  /** Directory for exported snapshots; without it none are made. */
+  readonly exportDir?: string;
   readonly shards: number;
   readonly rttMs: number;
   readonly electionRtt: number;
@@ -57,6 +59,7 @@ export function readOptions(args: readonly string[]): ServerOptions {
     .requiredOption('--replica-id <n>', 'which of the peers this host is', wholeNumber(1, Number.MAX_SAFE_INTEGER))
     .requiredOption('--peers <list>', 'all hosts, this one included: 1=host:port,2=host:port,3=host:port', peerList)
     .option('--http <address>', 'where to serve HTTP', hostPort, '127.0.0.1:8080')
+    .option('--export-dir <path>', 'where POST /export puts exported snapshots; without it there is no /export')
     .option('--shards <n>', 'shards that the keys are spread over; must not change later', wholeNumber(1, 1024), 4)
     .option('--rtt-ms <n>', 'length of a tick in milliseconds', wholeNumber(1, 10_000), 20)
     .option('--election-rtt <n>', 'ticks without a leader before an election', wholeNumber(11, 100_000), 40)

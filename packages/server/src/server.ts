@@ -42,7 +42,8 @@ export async function startServer(options: ServerOptions, logger: Logger): Promi
     host.on('leaderChanged', (event) => logger.info(event, 'leader changed'));
     host.on('replicaFailed', ({ shardId, error }) => logger.error({ shardId, err: error }, 'replica failed'));
     const store = new ShardedStore(host, options.shards);
-    const http = createHttpServer({ host, store, logger });
+    const { exportDir } = options;
+    const http = createHttpServer({ host, store, logger, ...(exportDir === undefined ? {} : { exportDir }) });
     const url = await listen(http, options.http);
     return { host, url, close: () => shutDown(host, http, logger) };
   } catch (error) {

@@ -1,5 +1,6 @@
 /** Whether a disk is fit for the log: how long a durable write takes, how many there are in a second, and what a host makes of it. */
 import type { Env } from '../env/env.ts';
+import { diskErrorOf } from '../errors.ts';
 import { runBench, type BenchOptions, type BenchResult } from './bench.ts';
 import { summarise, type LatencySummary } from './latency.ts';
 import { envOf } from './tool-env.ts';
@@ -61,6 +62,8 @@ async function measure(env: Env, dir: string, sizeBytes: number, durationMs: num
     }
     await file.close();
     return { sizeBytes, perSecond: (samples.length / (nowMs - startMs)) * 1000, ...summarise(samples) };
+  } catch (error) {
+    throw diskErrorOf(error, `the test file ${path}`);
   } finally {
     await env.fs.remove(path);
   }

@@ -8,6 +8,7 @@ export {
   type OfflineExportOptions,
   type VerifySnapshotOptions,
 } from './export.ts';
+export { describeDirectory, type DirectoryInfo, type DirectoryOwnerInfo } from './directory.ts';
 export type { ImageReport } from './images.ts';
 export { importSnapshot, type ImportOptions, type ImportedShard } from './import.ts';
 export type { LatencySummary } from './latency.ts';
