@@ -73,6 +73,28 @@ const SHARD_GAUGES: Record<string, readonly [help: string, value: (replica: Repl
   raft_pending_reads: ['Reads that wait for their answers.', (r) => r.reads.count],
 };
 
+/** What the counters of log and transport count, by group and name; those of another log are said to be its own. */
+const COUNTED: Readonly<Record<string, string>> = {
+  'log.groups': 'Durable writes of the log.',
+  'log.frames': 'Frames written to the log.',
+  'log.bytes': 'Bytes written to the log, without padding.',
+  'log.writeMs': 'Time that all durable writes took.',
+  'log.lastWriteMs': 'Time that the last durable write took.',
+  'log.segmentsMade': 'Segments of the log begun.',
+  'log.segmentsFreed': 'Segments of the log freed.',
+  'log.blocksMoved': 'Blocks moved out of old segments.',
+  'transport.connectionsUp': 'Connections to peers that came up.',
+  'transport.connectionsFailed': 'Connections to peers that could not be made.',
+  'transport.framesSent': 'Frames given to connections.',
+  'transport.framesReceived': 'Frames received.',
+  'transport.framesDropped': 'Frames not sent: no connection, or its queue was full.',
+  'transport.bytesSent': 'Bytes given to connections.',
+  'transport.bytesReceived': 'Bytes received.',
+  'transport.snapshotsSent': 'Snapshots sent and installed there.',
+  'transport.snapshotsReceived': 'Snapshots received and installed.',
+  'transport.snapshotsFailed': 'Snapshots that did not arrive or were not taken.',
+};
+
 export function renderMetrics(engine: Engine, events: HostEvents): string {
   const lines: string[] = [];
   const replicas = [...engine.replicas.values()];
@@ -88,10 +110,10 @@ export function renderMetrics(engine: Engine, events: HostEvents): string {
   one('events_dropped_total', 'counter', 'Events that no listener got: too many waited.', events.dropped);
   const stages = STAGES.flatMap((stage) => bucketsOf(stage, engine.stages[stage]));
   metric(lines, 'stage_seconds', 'histogram', 'Time that a stage took, sampled.', stages);
-  for (const [name, value] of Object.entries(engine.log.counters)) counter(lines, 'log', name, value, 'Of the log.');
+  for (const [name, value] of Object.entries(engine.log.counters)) counter(lines, 'log', name, value);
   const { counters } = engine.transport;
   for (const [name, value] of Object.entries(counters)) {
-    if (typeof value === 'number') counter(lines, 'transport', name, value, 'Of the transport.');
+    if (typeof value === 'number') counter(lines, 'transport', name, value);
   }
   const refused = [...counters.refused].map(([reason, value]): Sample => [`{reason="${reason}"}`, value]);
   metric(lines, 'transport_refused_total', 'counter', 'Connections refused or dropped, by reason.', refused);
@@ -109,7 +131,8 @@ function metric(lines: string[], name: string, type: MetricType, help: string, s
 }
 
 /** A plain number by its name in the source: milliseconds become seconds, whatever begins with `last` is a gauge. */
-function counter(lines: string[], group: string, name: string, value: number, help: string): void {
+function counter(lines: string[], group: string, name: string, value: number): void {
+  const help = COUNTED[`${group}.${name}`] ?? `Of the ${group}.`;
   const isGauge = name.startsWith('last');
   const isMs = name.endsWith('Ms');
   const base = snake(isMs ? `${name.slice(0, -2)}Seconds` : name);
