@@ -25,6 +25,7 @@ const SIDE_MAY_IMPORT: ReadonlySet<string> = new Set([
   'rsm/state-machine.ts',
   'transport/transport.ts',
   'transport/tcp.ts',
+  'tools/import.ts',
   'wal/logdb.ts',
   'wal/wal.ts',
 ]);

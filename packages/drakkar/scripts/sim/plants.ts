@@ -160,8 +160,8 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'reads-before-they-are-applied',
     file: 'engine/replica.ts',
-    from: 'if (this.reads.isServable(this.raft.appliedIndex)) this.reads.serve(this.raft.appliedIndex, this.lookup);',
-    to: 'this.reads.serve(Number.MAX_SAFE_INTEGER - 1, this.lookup);',
+    from: 'if (!this.reads.isServable(appliedIndex)) return;\n    const startedMs = this.reads.serve(appliedIndex, this.lookup);',
+    to: 'const startedMs = this.reads.serve(Number.MAX_SAFE_INTEGER - 1, this.lookup);',
   },
   // Sessions and outcomes.
   {
@@ -253,16 +253,16 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     name: 'snapshot-not-flushed',
-    file: 'rsm/snapshotter.ts',
-    from: '        await file.sync();\n',
+    file: 'rsm/image-file.ts',
+    from: '    await file.sync();\n',
     to: '',
     kind: 'crash-points',
   },
   {
     name: 'snapshot-name-not-flushed',
     file: 'rsm/snapshotter.ts',
-    from: '      await this.fs.rename(temporary, path);\n      await this.fs.syncDirectory(this.dir);',
-    to: '      await this.fs.rename(temporary, path);',
+    from: '      await this.fs.rename(temporary, target);\n      await this.fs.syncDirectory(this.dir);',
+    to: '      await this.fs.rename(temporary, target);',
     kind: 'crash-points',
   },
   {
@@ -291,5 +291,20 @@ export const PLANTS: readonly Plant[] = [
     from: 'if (!sameDirectory || !remembersStart(identity, pin.startCounter)) {',
     to: 'if (sameDirectory && !sameDirectory) {',
     faults: ['lost-disk', 'rolled-back-disk', 'isolate-leader', 'crash', 'partition'],
+  },
+  // Exports and imports.
+  {
+    name: 'export-goes-on-for-ever',
+    file: 'engine/snapshot-export.ts',
+    from: '    replica.isSnapshotting = false;\n',
+    to: '',
+    faults: ['forced-snapshot', 'crash', 'isolate-leader'],
+  },
+  {
+    name: 'import-keeps-an-entry-too-many',
+    file: 'tools/import.ts',
+    from: '    compactedIndex: index,\n',
+    to: '    compactedIndex: index - 1,\n',
+    faults: ['forced-snapshot'],
   },
 ];

@@ -8,6 +8,7 @@ import type { Result } from '../rsm/state-machine.ts';
 import type { Session } from '../session.ts';
 import type { World } from '../testing.ts';
 import type { Dice } from './dice.ts';
+import { checkExport } from './exports.ts';
 import type { SimHost } from './host.ts';
 import { withToken, type WatchedAnswer } from './machine.ts';
 import type { Plan } from './plan.ts';
@@ -38,12 +39,15 @@ const FLOOD_PROPOSALS = 300;
 /** More than a shard keeps, so that the oldest are evicted. */
 const FLOOD_SESSIONS = 4200;
 const FLOOD_STEP = 100;
+/** Of the snapshots that operators ask for. */
+const EXPORT_SHARE = 0.3;
 
 export class Clients {
   private readonly owner: ClientsOwner;
   private readonly dice: Dice;
   private operationsLeft: number;
   private callCount = 0;
+  private exportCount = 0;
   /** Calls that certainly were not applied, with their shards. */
   private readonly refused: { readonly token: number; readonly truth: ShardTruth }[] = [];
   private readonly sessions = new Map<string, HeldSession>();
@@ -230,7 +234,28 @@ export class Clients {
     const host = this.dice.pick(this.owner.hosts);
     const shard = this.dice.pick(this.owner.plan.shards);
     if (!host.isUp || !shard.memberIds.includes(host.id)) return;
-    this.inBackground(host, 'snapshotsForced', 'snapshotsRefused', (node) => node.requestSnapshot(shard.shardId));
+    const number = ++this.exportCount;
+    if (this.dice.stream(`export ${number}`).chance(EXPORT_SHARE)) this.exportSnapshot(host, shard.shardId, number);
+    else this.inBackground(host, 'snapshotsForced', 'snapshotsRefused', (node) => node.requestSnapshot(shard.shardId));
+  }
+
+  private exportSnapshot(host: SimHost, shardId: number, number: number): void {
+    const { owner } = this;
+    const dir = `export-${number}`;
+    this.inBackground(host, 'snapshotsExported', 'exportsRefused', async (node) => {
+      const { index } = await node.requestSnapshot(shardId, { exportTo: dir });
+      const truth = owner.truths.get(shardId)!;
+      const exported = { host, shardId, truth, workload: owner.workload, dir, index };
+      // As an event of its own: a world inside of this one needs promises to settle.
+      owner.world.schedule(0, () => {
+        try {
+          checkExport(exported);
+          owner.count('exportsImported');
+        } catch (error) {
+          owner.fail(error);
+        }
+      });
+    });
   }
 
   private inBackground(host: SimHost, done: string, failed: string, begin: (node: NodeHost) => Promise<unknown>): void {

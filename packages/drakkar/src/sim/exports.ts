@@ -1,0 +1,68 @@
+/**
+ * An exported snapshot is of use when an import makes a replica of it that holds exactly what was applied at its index. So each export of
+ * a run is imported, on a copy of the disk, into a host of its own in a world of its own.
+ */
+import { DrakkarError } from '../errors.ts';
+import { replicasOf } from '../inspect.ts';
+import { NodeHost } from '../nodehost.ts';
+import { MemoryMachines } from '../testing.ts';
+import { importSnapshot } from '../tools/import.ts';
+import { openWal } from '../wal/wal.ts';
+import { describe, type SimHost } from './host.ts';
+import { WatchedMachine } from './machine.ts';
+import type { ShardTruth } from './truth.ts';
+import { Violation, holds } from './violation.ts';
+import type { Workload } from './workload.ts';
+
+export interface ExportedSim {
+  readonly host: SimHost;
+  readonly shardId: number;
+  readonly truth: ShardTruth;
+  readonly workload: Workload;
+  /** On the host's disk; removed. */
+  readonly dir: string;
+  readonly index: number;
+}
+
+/** Throws a violation when the import does not hold what it must. */
+export function checkExport(exported: ExportedSim): void {
+  const { host, dir } = exported;
+  if (!host.machine.disk.paths().includes(dir)) return; // the disk was lost or rolled back since
+  const machines = new MemoryMachines(1);
+  const machine = machines.add(host.name);
+  machine.disk = host.machine.disk.clone();
+  host.machine.disk.remove(dir);
+  try {
+    machines.world.settleNow(importAndCompare(exported, machine.boot()));
+  } catch (error) {
+    // What the watched state machine says of its digest comes wrapped.
+    const cause = DrakkarError.is(error) ? error.cause : error;
+    if (cause instanceof Violation) throw cause;
+    throw new Violation('safety', 'every export can be imported', `${host.name}, ${dir}: ${describe(error)}`);
+  } finally {
+    machine.kill();
+  }
+}
+
+async function importAndCompare(exported: ExportedSim, env: ReturnType<SimHost['machine']['boot']>): Promise<void> {
+  const { host, shardId, truth, workload, index } = exported;
+  const members = { [host.id]: host.address };
+  const common = { env, dir: 'imported', logDb };
+  await importSnapshot({ ...common, from: exported.dir, replicaId: host.id, members });
+  const opened = await NodeHost.open({ ...common, raftAddress: host.address });
+  const makes = (): WatchedMachine =>
+    new WatchedMachine(workload.createStateMachine(shardId, host.id), {
+      onApplied: (...args) => truth.applies(...args),
+      // The digest at the index of the last command must be the one that every replica had there.
+      onDigest: (...args) => truth.hasDigest(...args),
+    });
+  await opened.startReplica({ shardId, replicaId: host.id }, makes);
+  const [view] = replicasOf(opened);
+  const isThere = view.appliedIndex === index && view.commitIndex === index && view.lastIndex === index;
+  holds(isThere, 'an import begins at the index of its export', () => {
+    return `${host.name}, shard ${shardId}: exported at ${index}, applied ${view.appliedIndex} of ${view.lastIndex}`;
+  });
+}
+
+const logDb: NonNullable<Parameters<typeof NodeHost.open>[0]['logDb']> = (context) =>
+  openWal({ ...context, segmentBytes: 64 * 4096 });
