@@ -146,6 +146,14 @@ test('every shell block of the page is run by this test', () => {
   assert.equal([...docs.matchAll(/^```sh$/gm)].length, run);
 });
 
+test('the program in the page runs', () => {
+  const [, program] = /```ts\n([\s\S]*?)```/.exec(docs)!;
+  const { status, stderr } = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', program], {
+    encoding: 'utf8',
+  });
+  assert.equal(status, 0, stderr);
+});
+
 test('every event is listed, in the order of the table', () => {
   const [, section] = /\n## Events\n([\s\S]*?)\n## /.exec(docs)!;
   const listed = [...section.matchAll(/^\| `(\w+)` \|/gm)].map(([, name]) => name);

@@ -173,23 +173,26 @@ async function replace(
 
 /** One durable record that makes all that the log had of the shard void: the moment at which the import counts. */
 function writeState(log: LogDb, shardId: number, state: ShardState): Promise<void> {
-  let isVoid = false;
+  let isAppended = false;
+  let isDurable = false;
   return new Promise((resolve, reject) => {
     log.start(
       {
         blockDurable() {},
         stateDurable(durable) {
-          isVoid ||= durable === shardId;
+          isDurable ||= durable === shardId;
         },
         groupDurable() {
-          if (isVoid) resolve();
+          if (isDurable) resolve();
         },
         diskFull: reject,
         roomAgain() {},
         failed: reject,
       },
-      (id) => (isVoid && id === shardId ? [] : (log.recovered.get(id)?.blocks ?? [])),
+      // Void from the append on, as in the engine: a block that is moved behind the record would come back. No segment goes before it is durable.
+      (id) => (isAppended && id === shardId ? [] : (log.recovered.get(id)?.blocks ?? [])),
     );
+    isAppended = true;
     log.appendState(state, true);
     log.flush();
   });

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DrakkarError, NodeHost, type Env, type ErrorCode } from 'drakkar';
 import { MemoryMachines, type MemoryDisk } from 'drakkar/testing';
-import { importSnapshot, verifyLog, verifySnapshot, type ImportOptions } from 'drakkar/tools';
+import { describeDirectory, importSnapshot, verifyLog, verifySnapshot, type ImportOptions } from 'drakkar/tools';
+import { openWal } from '../../src/wal/wal.ts';
 import { Journal, TestCluster, text } from '../support.ts';
 import { TestLog } from '../wal/support.ts';
 import { BACKUP, DATA, copyDirectory, importInto, logDb, loseMajority } from './support.ts';
@@ -58,6 +59,54 @@ test('sessions come along: a command that was applied before the export is not a
   await cluster.startReplica(1, 1);
   assert.equal(cluster.hosts.get(1)!.hash(1).sessionHash, before);
   assert.deepEqual(cluster.lines(1, 1), ['once']);
+  await cluster.close();
+});
+
+test('other shards in the same log keep what they have, over many segments and their compaction', async () => {
+  const cluster = new TestCluster({
+    hosts: 1,
+    segmentBytes: 64 * 1024,
+    replica: { electionRtt: 11, snapshotEntries: 40, compactionOverhead: 0 },
+  });
+  await cluster.startAll([1, 2, 3]);
+  const host = cluster.hosts.get(1)!;
+  for (let i = 0; i < 5; i++) await cluster.propose(1, 2, `early ${i}`);
+  await cluster.settle(host.requestSnapshot(1, { exportTo: BACKUP }));
+  const filler = 'x'.repeat(3000);
+  for (let i = 0; i < 250; i++) await cluster.propose(1, 1 + 2 * (i % 2), `${filler} ${i}`);
+  await cluster.propose(1, 2, 'late');
+  const others = [2, 3].map((shardId) => cluster.lines(1, shardId));
+  await cluster.settle(host.close());
+  const segmentBytes = 64 * 1024;
+  const imported = await importInto(cluster, 1, [1], { logDb: (context) => openWal({ ...context, segmentBytes }) });
+  assert.ok(imported.replacedIndex > imported.index);
+  await cluster.open(1);
+  for (const shardId of [1, 2, 3]) await cluster.startReplica(1, shardId);
+  for (const shardId of [1, 2, 3]) await cluster.ready(shardId, [1]);
+  assert.deepEqual(cluster.lines(1, 1), []);
+  assert.deepEqual(
+    [2, 3].map((shardId) => cluster.lines(1, shardId)),
+    others,
+  );
+  await cluster.close();
+});
+
+test('members may be named by host ids: a new directory needs an address, too, and gets the id', async () => {
+  const { cluster } = await loseMajority();
+  const id = 'abcdef0123456789abcdef0123456789';
+  const more = { members: { 9: id }, replicaId: 9, dir: 'named' };
+  await assert.rejects(
+    importInto(cluster, 1, [], more),
+    /named is new and members are host ids; raftAddress is needed/,
+  );
+  await importInto(cluster, 1, [], { ...more, raftAddress: 'host1:7000' });
+  const again = await importInto(cluster, 1, [], more);
+  assert.deepEqual(again.members, { 9: id });
+  const info = await cluster.settle(describeDirectory({ env: cluster.machineOf.get(1)!.boot(), dir: 'named' }));
+  assert.deepEqual([info.ok, info.owner?.hostId, info.owner?.raftAddress], [true, id, 'host1:7000']);
+  await assert.rejects(importInto(cluster, 1, [], { ...more, members: { 9: id.replace('a', 'b') } }), {
+    code: 'ERR_DIR_FOREIGN',
+  });
   await cluster.close();
 });
 
