@@ -119,7 +119,7 @@ export class Outbound {
     if (queue.catchUpWords > 0 && (queue.catchUpWords + words) << 2 > FRAME_TARGET_BYTES) this.sendCatchUp(queue);
     this.touch(queue);
     if (queue.catchUp === undefined || queue.catchUpWords + words > queue.catchUp.length) {
-      const grown = new Uint32Array(Math.max(words, (queue.catchUp?.length ?? 2048) * 2));
+      const grown = new Uint32Array(Math.max(queue.catchUpWords + words, (queue.catchUp?.length ?? 2048) * 2));
       if (queue.catchUp !== undefined) copyWords(queue.catchUp, 0, grown, 0, queue.catchUpWords);
       queue.catchUp = grown;
     }
