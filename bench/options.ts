@@ -9,12 +9,16 @@ export interface BenchOptions {
   readonly payload: number;
   /** Clients that wait for an answer at any time, in all. */
   readonly inflight: number;
-  /** Share of clients that read. */
+  /** Share of operations that read. */
   readonly readPercent: number;
   readonly api: Api;
   readonly sm: MachineForm;
   /** Commands in one `proposeBatch`. */
   readonly batch: number;
+  /** Every client writes in a session of its own. */
+  readonly sessions: boolean;
+  /** Requests per second that fall due whether or not earlier ones are answered; 0 for a closed loop. */
+  readonly rate: number;
   /** Leaders on all hosts, not on one. */
   readonly spread: boolean;
   readonly warmMs: number;
@@ -25,6 +29,23 @@ export interface BenchOptions {
   readonly profile: string;
 }
 
+export const DEFAULT_OPTIONS: BenchOptions = {
+  shards: 48,
+  payload: 16,
+  inflight: 4800,
+  readPercent: 0,
+  api: 'promise',
+  sm: 'array',
+  batch: 64,
+  sessions: false,
+  rate: 0,
+  spread: false,
+  warmMs: 2000,
+  durationMs: 5000,
+  snapshotEntries: 1_000_000,
+  profile: '',
+};
+
 export interface BenchResult {
   readonly writesPerSecond: number;
   readonly readsPerSecond: number;
@@ -33,10 +54,15 @@ export interface BenchResult {
   readonly p50Ms: number;
   readonly p99Ms: number;
   readonly p999Ms: number;
+  /** Of all hosts, clients inside them included. */
   readonly cpuSeconds: number;
-  /** Durable writes of the leader's log. */
-  readonly flushesPerSecond: number;
+  /** Durable writes of the leader's log; null where the contender does not tell. */
+  readonly flushesPerSecond: number | null;
   readonly digestsEqual: boolean;
+  /** Every acknowledged write was applied once on every host; null where the contender does not tell. */
+  readonly writesAddUp: boolean | null;
+  /** CPU that all other programs of the machine took meanwhile, in cores; null where it cannot be known. */
+  readonly foreignCpu: number | null;
 }
 
 /** What one host measured. */
@@ -45,8 +71,20 @@ export interface HostSample {
   readonly reads: number;
   readonly seconds: number;
   readonly cpuSeconds: number;
-  readonly flushes: number;
-  readonly latenciesMs: readonly [p50: number, p99: number, p999: number];
+  readonly flushes: number | null;
+  readonly latenciesMs: readonly number[];
+  /** Writes answered since the start of the host. */
+  readonly acknowledged: number;
+  /** Writes of which it is not known whether they were applied. */
+  readonly unknown: number;
+}
+
+/** What one host says about one shard. */
+export interface ShardDigest {
+  readonly shardId: number;
+  /** Commands that the state machine was given. */
+  readonly applied: number;
+  readonly hash: string;
 }
 
 /** Keys over all shards. */
