@@ -7,9 +7,7 @@ import { dirname } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { addWorkOptions, nameOf, number, refusal, work, type Work } from './arguments.ts';
 import { compare, runInTurn, type Comparison } from './comparison.ts';
-import type { Contender } from './contenders/contender.ts';
-import { drakkar } from './contenders/drakkar.ts';
-import { PEERS, peer, type PeerName } from './contenders/index.ts';
+import { pairFor, PEERS, type Pair, type PeerName } from './contenders/index.ts';
 import { DEFAULT_OPTIONS, type BenchOptions } from './options.ts';
 import { quietMachine } from './quiet.ts';
 import { comparisonLines, machineText, runLine, verdictLines, workText } from './report.ts';
@@ -64,16 +62,15 @@ const shape: BenchOptions = { ...DEFAULT_OPTIONS, ...pickShape(options) };
 const refused = refusal(shape);
 if (refused !== undefined) command.error(refused);
 
-const peers = new Map<PeerName, Promise<{ contender: Contender; reason: string | undefined }>>();
-const ours = drakkar();
+const pairs = new Map<PeerName, Promise<{ pair: Pair; reason: string | undefined }>>();
 
 /** Each peer is prepared once. */
-function prepared(name: PeerName): Promise<{ contender: Contender; reason: string | undefined }> {
-  let one = peers.get(name);
+function prepared(name: PeerName): Promise<{ pair: Pair; reason: string | undefined }> {
+  let one = pairs.get(name);
   if (one === undefined) {
-    const contender = peer(name, options.ceiling);
-    one = contender.prepare().then((reason) => ({ contender, reason }));
-    peers.set(name, one);
+    const pair = pairFor(name, options.ceiling);
+    one = pair.theirs.prepare().then((reason) => ({ pair, reason }));
+    pairs.set(name, one);
   }
   return one;
 }
@@ -81,17 +78,18 @@ function prepared(name: PeerName): Promise<{ contender: Contender; reason: strin
 async function runRow(row: Row): Promise<RowResult> {
   const settings: BenchOptions = { ...shape, ...row.work };
   const base = { title: row.title, against: row.against, work: settings };
-  const { contender, reason } = await prepared(row.against);
+  const { pair, reason } = await prepared(row.against);
   console.log(`\n${workText(settings)}`);
   if (reason !== undefined) {
     console.log(`  ${row.against} skipped: ${reason}`);
     return { ...base, skipped: reason };
   }
-  const versions = { ours: ours.describe(), theirs: contender.describe() };
+  const { ours, theirs } = pair;
+  const versions = { ours: ours.describe(), theirs: theirs.describe() };
   console.log(`  ${versions.ours} and ${versions.theirs}, in turn, ${options.rounds} rounds`);
   const before = options.quiet ? quietMachine : async () => {};
-  const runs = await runInTurn([ours, contender], settings, options.rounds, before, (run) => console.log(runLine(run)));
-  const comparison = compare(runs, ours.name, contender.name);
+  const runs = await runInTurn([ours, theirs], settings, options.rounds, before, (run) => console.log(runLine(run)));
+  const comparison = compare(runs, ours.name, theirs.name);
   const verdicts = judge(row.targets, comparison);
   for (const line of [...comparisonLines(settings, comparison, row.against), ...verdictLines(verdicts)])
     console.log(line);

@@ -10,7 +10,7 @@ export interface Run {
   readonly result: BenchResult;
 }
 
-type FigureName = Exclude<keyof BenchResult, 'digestsEqual' | 'writesAddUp'>;
+type FigureName = Exclude<keyof BenchResult, 'digestsEqual' | 'writesAddUp' | 'generatorCpuSeconds'>;
 const FIGURES: readonly FigureName[] = [
   'writesPerSecond',
   'readsPerSecond',

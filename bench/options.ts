@@ -63,6 +63,8 @@ export interface BenchResult {
   readonly writesAddUp: boolean | null;
   /** CPU that all other programs of the machine took meanwhile, in cores; null where it cannot be known. */
   readonly foreignCpu: number | null;
+  /** Of the load generator, where it is a process of its own that counts for nobody. */
+  readonly generatorCpuSeconds?: number;
 }
 
 /** What one host measured. */

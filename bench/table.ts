@@ -49,6 +49,12 @@ export const TABLE: readonly Row[] = [
     work: { ...MANY, readPercent: 100 },
     targets: [{ figure: 'readsPerSecondRatio', atLeast: 10 }],
   },
+  {
+    title: 'puts over the API',
+    against: 'etcd',
+    work: { shards: 48, payload: 256, inflight: 1000 },
+    targets: [writes(2), perCpu(2)],
+  },
   { title: '48 shards, 16 B', against: 'ceiling', work: MANY, targets: [perCpu(0.6)] },
   { title: '1 shard, 16 B', against: 'ceiling', work: ONE, targets: [perCpu(0.7)] },
   // The same payload: a ratio of writes is a ratio of bytes.
