@@ -1,7 +1,7 @@
 /** `npm run bench`: replicated writes and reads per second and per CPU-second. */
 import { Command } from 'commander';
 import { addSizeOptions, addWorkOptions, refusal } from './arguments.ts';
-import type { BenchOptions } from './options.ts';
+import { DEFAULT_OPTIONS, type BenchOptions } from './options.ts';
 import { quietMachine } from './quiet.ts';
 import { machineText, resultLines, workText } from './report.ts';
 import { run } from './run.ts';
@@ -13,7 +13,8 @@ addWorkOptions(addSizeOptions(command))
   .option('--profile <dir>', 'write CPU and allocation profiles of the hosts there', '')
   .option('--json', 'one JSON object on the last line', false);
 command.parse();
-const { json, ...options } = command.opts<BenchOptions & { json: boolean }>();
+const { json, ...given } = command.opts<BenchOptions & { json: boolean }>();
+const options: BenchOptions = { ...DEFAULT_OPTIONS, ...given };
 const refused = refusal(options);
 if (refused !== undefined) command.error(refused);
 

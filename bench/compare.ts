@@ -6,17 +6,17 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { addWorkOptions, nameOf, number, refusal, work, type Work } from './arguments.ts';
-import { compare, runInTurn, type Comparison } from './comparison.ts';
+import { compare, runInTurn } from './comparison.ts';
 import { pairFor, PEERS, type Pair, type PeerName } from './contenders/index.ts';
 import { DEFAULT_OPTIONS, type BenchOptions } from './options.ts';
 import { quietMachine } from './quiet.ts';
+import { diskLines, measureDisk } from './raw-disk.ts';
 import { comparisonLines, machineText, runLine, verdictLines, workText } from './report.ts';
-import { judge, TABLE, type Row, type Verdict } from './table.ts';
+import type { Report, RowHead, RowResult } from './results.ts';
+import { idleShards } from './scale/questions.ts';
+import { IDLE, judge, TABLE, type Row } from './table.ts';
 
-export type RowResult = { readonly title: string; readonly against: string; readonly work: BenchOptions } & (
-  | { readonly skipped: string }
-  | ({ readonly versions: { ours: string; theirs: string }; readonly verdicts: readonly Verdict[] } & Comparison)
-);
+const DISK_MS = 2000;
 
 interface Options extends Omit<BenchOptions, 'profile' | 'shards' | 'payload' | 'inflight'> {
   readonly against?: readonly PeerName[];
@@ -77,7 +77,7 @@ function prepared(name: PeerName): Promise<{ pair: Pair; reason: string | undefi
 
 async function runRow(row: Row): Promise<RowResult> {
   const settings: BenchOptions = { ...shape, ...row.work };
-  const base = { title: row.title, against: row.against, work: settings };
+  const base: RowHead = { title: row.title, against: row.against, work: settings };
   const { pair, reason } = await prepared(row.against);
   console.log(`\n${workText(settings)}`);
   if (reason !== undefined) {
@@ -115,16 +115,43 @@ function pickShape(given: Options): Partial<BenchOptions> {
   return { readPercent, api, sm, batch, sessions, rate, spread, warmMs, durationMs, snapshotEntries };
 }
 
+/** With the table: the disk's own limit and shards that nobody uses, which are compared with nobody. */
+async function measureAlone(): Promise<Pick<Report, 'disk' | 'idle'>> {
+  if (!options.table || options.against !== undefined) return {};
+  const disk = await measureDisk(DISK_MS);
+  for (const line of diskLines(disk)) console.log(line);
+  const idle = await idleShards(IDLE.shards, IDLE.durationMs);
+  console.log(
+    `\n${idle.shards} idle shards: ${idle.cpuPercent}% of a core, ${idle.bytesPerShard} bytes each, started in ${idle.readyMs} ms`,
+  );
+  return { disk, idle };
+}
+
 console.log(machineText());
 const results: RowResult[] = [];
 for (const row of rows()) results.push(await runRow(row));
-const missed = results.flatMap((row) => ('skipped' in row ? [] : row.verdicts)).filter(({ isReached }) => !isReached);
-if (options.table)
-  console.log(`\n${missed.length === 0 ? 'every figure measured is reached' : `${missed.length} figures are MISSED`}`);
-const report = { date: new Date().toISOString(), machine: machineText(), reached: missed.length === 0, rows: results };
+const alone = await measureAlone();
+const missed = results
+  .flatMap((row) => ('skipped' in row ? [] : row.verdicts.map((verdict) => ({ ...verdict, ...row }))))
+  .filter(({ isReached }) => !isReached)
+  .map(({ title, against, figure, got }) => `${title} against ${against}: ${figure} ${got}`);
+const { idle } = alone;
+if (idle !== undefined && idle.cpuPercent >= IDLE.cpuPercentBelow) missed.push(`idle shards: ${idle.cpuPercent}% CPU`);
+if (idle !== undefined && idle.bytesPerShard >= IDLE.bytesBelow)
+  missed.push(`idle shards: ${idle.bytesPerShard} bytes`);
+if (options.table) console.log(missed.length === 0 ? '\nevery figure measured is reached' : '\nMISSED:');
+for (const line of missed) console.log(`  ${line}`);
+const isReached = missed.length === 0;
+const report: Report = {
+  date: new Date().toISOString(),
+  machine: machineText(),
+  reached: isReached,
+  rows: results,
+  ...alone,
+};
 if (options.record !== undefined) {
   mkdirSync(dirname(options.record), { recursive: true });
   writeFileSync(options.record, `${JSON.stringify(report, null, 2)}\n`);
 }
 if (options.json) console.log(JSON.stringify(results.length === 1 && !options.table ? results[0] : report));
-process.exitCode = missed.length === 0 ? 0 : 1;
+process.exitCode = isReached ? 0 : 1;

@@ -22,6 +22,8 @@ const FIGURES: readonly FigureName[] = [
   'cpuSeconds',
   'flushesPerSecond',
   'foreignCpu',
+  'loopDelayP99Ms',
+  'leaderChanges',
 ];
 
 export interface Side {

@@ -2,6 +2,7 @@
  * One host of a benchmark run, in its own process. Its parent gives orders as lines on standard input (`place` once all serve, `measure`,
  * `digests`, `close`) and reads one JSON value for each on standard output. Everything goes over the library's public API.
  */
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { createInterface } from 'node:readline';
 import { NodeHost } from 'drakkar';
 import { sampleAllocations } from './allocations.ts';
@@ -10,12 +11,15 @@ import { makeStore } from './kv.ts';
 import { quantilesMs, type Load } from './load.ts';
 import { startOpenLoop } from './open-loop.ts';
 import type { HostSettings } from './hosts.ts';
-import type { BenchOptions, HostSample, ShardDigest } from './options.ts';
+import type { BenchOptions, HostSample, Resources, ShardDigest } from './options.ts';
 
 const { replicaId, members, dir, options } = JSON.parse(process.argv[2]) as HostSettings<BenchOptions>;
 const READY_TIMEOUT_MS = 60_000;
+const DELAY_RESOLUTION_MS = 10;
 
 const host = await NodeHost.open({ dir, raftAddress: members[replicaId], timeoutMs: 60_000 });
+let leaderChanges = 0;
+host.on('leaderChanged', () => leaderChanges++);
 const shardIds = Array.from({ length: options.shards }, (_, i) => i + 1);
 const stores = new Map(shardIds.map((shardId) => [shardId, makeStore(options.sm)]));
 for (const shardId of shardIds) {
@@ -67,9 +71,13 @@ async function measure(): Promise<HostSample> {
   await pause(options.warmMs);
   load.samples = 0;
   const sampling = options.profile === '' ? undefined : await sampleAllocations();
+  const delay = monitorEventLoopDelay({ resolution: DELAY_RESOLUTION_MS });
+  delay.enable();
+  const changesBefore = leaderChanges;
   const before = snapshot(load);
-  await pause(options.durationMs);
+  const resources = await watched(options.durationMs);
   const after = snapshot(load);
+  delay.disable();
   await sampling?.stop(`${options.profile}/host-${replicaId}.allocations.tsv`);
   const latenciesMs = quantilesMs(load, [0.5, 0.99, 0.999]);
   load.isStopped = true;
@@ -83,7 +91,23 @@ async function measure(): Promise<HostSample> {
     latenciesMs,
     acknowledged: load.writes,
     unknown: 0, // a client whose write fails ends the run
+    // The histogram holds whole intervals, the timer's own included.
+    loopDelayP99Ms: Math.max(0, delay.percentile(99) / 1e6 - DELAY_RESOLUTION_MS),
+    leaderChanges: leaderChanges - changesBefore,
+    resources,
   };
+}
+
+/** Waits, and looks at memory now and then when that was asked for. */
+async function watched(ms: number): Promise<Resources[]> {
+  const resources: Resources[] = [];
+  if (options.sampleMs === 0) await pause(ms);
+  for (let left = ms; options.sampleMs > 0 && left > 0; left -= options.sampleMs) {
+    await pause(Math.min(left, options.sampleMs));
+    const { rss, heapUsed } = process.memoryUsage();
+    resources.push({ rssBytes: rss, heapBytes: heapUsed });
+  }
+  return resources;
 }
 
 function digests(): ShardDigest[] {

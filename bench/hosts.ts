@@ -80,7 +80,11 @@ export function startHost(command: string, args: readonly string[], cwd?: string
 }
 
 /** One run: start, place the leaders, measure, compare digests, stop. */
-export async function runHosts<Options extends BenchOptions>(program: Program, options: Options): Promise<BenchResult> {
+export async function runHosts<Options extends BenchOptions>(
+  program: Program,
+  options: Options,
+  onSamples: (samples: readonly HostSample[]) => void = () => {},
+): Promise<BenchResult> {
   const dir = mkdtempSync(join(tmpdir(), 'drakkar-bench-'));
   const ports = await freePorts(HOST_IDS.length);
   const members = Object.fromEntries(HOST_IDS.map((id, i) => [id, `127.0.0.1:${ports[i]}`]));
@@ -100,6 +104,7 @@ export async function runHosts<Options extends BenchOptions>(program: Program, o
     await Promise.race([pause(options.durationMs), measured]);
     const foreignCpu = foreignCpuSince(before);
     const samples = await measured;
+    onSamples(samples);
     const digests = await settledDigests(askAll);
     return summarise(samples, digests !== undefined, digests !== undefined && addsUp(samples, digests), foreignCpu);
   } finally {

@@ -23,6 +23,8 @@ export interface BenchOptions {
   readonly spread: boolean;
   readonly warmMs: number;
   readonly durationMs: number;
+  /** Milliseconds between looks at memory; 0 for none. */
+  readonly sampleMs: number;
   /** Entries between automatic snapshots. */
   readonly snapshotEntries: number;
   /** Directory for CPU and allocation profiles of the hosts, or empty. */
@@ -42,6 +44,7 @@ export const DEFAULT_OPTIONS: BenchOptions = {
   spread: false,
   warmMs: 2000,
   durationMs: 5000,
+  sampleMs: 0,
   snapshotEntries: 1_000_000,
   profile: '',
 };
@@ -63,6 +66,10 @@ export interface BenchResult {
   readonly writesAddUp: boolean | null;
   /** CPU that all other programs of the machine took meanwhile, in cores; null where it cannot be known. */
   readonly foreignCpu: number | null;
+  /** Event-loop delay of the slowest host; null where the contender has no such loop. */
+  readonly loopDelayP99Ms: number | null;
+  /** Changes of leaders during the measurement; null where the contender does not tell. */
+  readonly leaderChanges: number | null;
   /** Of the load generator, where it is a process of its own that counts for nobody. */
   readonly generatorCpuSeconds?: number;
 }
@@ -79,6 +86,15 @@ export interface HostSample {
   readonly acknowledged: number;
   /** Writes of which it is not known whether they were applied. */
   readonly unknown: number;
+  readonly loopDelayP99Ms?: number;
+  readonly leaderChanges?: number;
+  /** At regular times, where they were asked for. */
+  readonly resources?: readonly Resources[];
+}
+
+export interface Resources {
+  readonly rssBytes: number;
+  readonly heapBytes: number;
 }
 
 /** What one host says about one shard. */

@@ -44,6 +44,7 @@ export function resultLines(options: BenchOptions, result: BenchResult): string[
   lines.push(
     `  p50, p99, p99.9    ${result.p50Ms}, ${result.p99Ms}, ${result.p999Ms} ms`,
     `  CPU of all hosts   ${result.cpuSeconds} s in ${options.durationMs / 1000} s; other programs ${result.foreignCpu ?? 'unknown'} cores`,
+    `  event-loop delay   p99 ${result.loopDelayP99Ms} ms; ${result.leaderChanges} changes of leaders`,
     `  flushes/s, leader  ${result.flushesPerSecond ?? 'unknown'}`,
     `  digests            ${result.digestsEqual ? 'equal' : 'DIFFERENT'}; writes ${result.writesAddUp === false ? 'DO NOT ADD UP' : 'add up'}`,
   );

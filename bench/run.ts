@@ -2,12 +2,12 @@
 import { mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { runHosts } from './hosts.ts';
-import type { BenchOptions, BenchResult } from './options.ts';
+import type { BenchOptions, BenchResult, HostSample } from './options.ts';
 
 const HOST = fileURLToPath(new URL('host.ts', import.meta.url));
 const FLAGS = ['--conditions=drakkar-source', '--max-semi-space-size=64'];
 
-export function run(options: BenchOptions): Promise<BenchResult> {
+export function run(options: BenchOptions, onSamples?: (samples: readonly HostSample[]) => void): Promise<BenchResult> {
   const { profile } = options;
   if (profile !== '') mkdirSync(profile, { recursive: true });
   const profileFlags = (replicaId: number): string[] =>
@@ -15,5 +15,6 @@ export function run(options: BenchOptions): Promise<BenchResult> {
   return runHosts(
     { command: process.execPath, args: (replicaId) => [...FLAGS, ...profileFlags(replicaId), HOST] },
     options,
+    onSamples,
   );
 }

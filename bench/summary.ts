@@ -26,6 +26,8 @@ export function summarise(
     flushesPerSecond: flushes === null ? null : Math.round(flushes / seconds),
     digestsEqual,
     writesAddUp,
+    loopDelayP99Ms: worstOf(samples.map((sample) => sample.loopDelayP99Ms)),
+    leaderChanges: worstOf(samples.map((sample) => sample.leaderChanges)),
     foreignCpu: foreignCpu === null ? null : round(foreignCpu, 2),
   };
 }
@@ -36,4 +38,9 @@ export function addsUp(samples: readonly HostSample[], digests: readonly ShardDi
   const unknown = samples.reduce((total, sample) => total + sample.unknown, 0);
   const applied = digests.reduce((total, digest) => total + digest.applied, 0);
   return applied >= acknowledged && applied <= acknowledged + unknown;
+}
+
+function worstOf(values: readonly (number | undefined)[]): number | null {
+  const known = values.filter((value) => value !== undefined);
+  return known.length === 0 ? null : round(Math.max(...known), 2);
 }

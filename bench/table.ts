@@ -61,6 +61,9 @@ export const TABLE: readonly Row[] = [
   { title: '48 shards, 1024 B', against: 'ceiling', work: { ...MANY, payload: 1024 }, targets: [writes(0.6)] },
 ];
 
+/** Bounds for shards that nobody uses, on each host. */
+export const IDLE = { shards: 10_000, durationMs: 10_000, cpuPercentBelow: 3, bytesBelow: 4096 } as const;
+
 export interface Verdict extends Target {
   readonly got: number | null;
   readonly isReached: boolean;

@@ -74,5 +74,7 @@ export function parseCeiling(text: string, durationMs: number): BenchResult {
     digestsEqual: true,
     writesAddUp: null,
     foreignCpu: null,
+    loopDelayP99Ms: null,
+    leaderChanges: null,
   };
 }

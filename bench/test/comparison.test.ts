@@ -20,6 +20,8 @@ const result = (changes: Partial<BenchResult>): BenchResult => ({
   digestsEqual: true,
   writesAddUp: true,
   foreignCpu: 0,
+  loopDelayP99Ms: null,
+  leaderChanges: null,
   ...changes,
 });
 
