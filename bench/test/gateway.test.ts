@@ -122,3 +122,17 @@ test('a grpc call without a message is a refusal', async () => {
     /refused/,
   );
 });
+
+test('grpc stops at the window of the server and goes on with its updates', () => {
+  const protocol = grpc('h:1');
+  const value = Buffer.alloc(1000);
+  const untilFull = (): number => {
+    let count = 0;
+    while (count < 1000 && protocol.put('k', value) !== undefined) count++;
+    return count;
+  };
+  assert.equal(untilFull(), Math.floor(65_535 / putMessage('k', value).length));
+  const update = Buffer.from('00000408000000000000002800', 'hex'); // WINDOW_UPDATE of 10,240 for the connection
+  protocol.receive(update, () => {});
+  assert.ok(untilFull() >= 9);
+});
