@@ -1,5 +1,6 @@
 /** Options of a host and of a replica: what they mean, their defaults, and one table that checks them. */
 import { DrakkarError } from './errors.ts';
+import { LOG_QUERY_BYTES_MAX, LOG_QUERY_ENTRIES_MAX, WATCH_BUFFER_BYTES_MAX } from './engine/limits.ts';
 import type { Env, Logger } from './env/env.ts';
 import { ADDRESS_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
 import type { SlabPool } from './wire/slab.ts';
@@ -82,6 +83,40 @@ export interface SnapshotOptions extends CallOptions {
    */
   readonly exportTo?: string;
 }
+
+/** Options of `propose`, of a host, a handle or a session. */
+export interface ProposeOptions extends CallOptions {
+  /**
+   * Called once with the index of the entry when it is known here to be committed: it is decided that it will be applied. Always before
+   * the call is answered; not at all when it fails before that. What it throws is logged.
+   */
+  readonly onCommit?: (index: number) => void;
+}
+
+/** Options of `queryLog`. */
+export interface LogQueryOptions extends CallOptions {
+  /** First entry asked for; 1 or more. */
+  readonly firstIndex: number;
+  /** Last entry asked for, inclusive. Default: the last that is known here to be committed. */
+  readonly lastIndex?: number;
+  /** Entries given at most. Default 100,000, which is also the most. */
+  readonly maxEntries?: number;
+  /** Bytes given at most, each entry counted with 64 for itself; one entry is given however large. Default 4 MiB, at most 64 MiB. */
+  readonly maxBytes?: number;
+}
+
+/** Options of `watch`. */
+export interface WatchOptions {
+  /** First entry wanted; may be one that does not exist yet. Default: the first that is committed after the call. */
+  readonly fromIndex?: number;
+  /** Bytes kept for a consumer that is slower than the shard; what does not fit is read from the log again. Default 1 MiB. */
+  readonly bufferBytes?: number;
+  /** Ends the watch with `ERR_ABORTED`. */
+  readonly signal?: AbortSignal;
+}
+
+/** Options of `watchLeader`. */
+export type LeaderWatchOptions = Pick<WatchOptions, 'signal'>;
 
 export interface Rule {
   readonly required?: boolean;
@@ -206,6 +241,22 @@ const CALL_RULES: Record<keyof CallOptions, Rule> = {
 
 const SNAPSHOT_RULES: Record<keyof SnapshotOptions, Rule> = { ...CALL_RULES, exportTo: isText };
 
+const PROPOSE_RULES: Record<keyof ProposeOptions, Rule> = { ...CALL_RULES, onCommit: isFunction };
+
+const LOG_QUERY_RULES: Record<keyof LogQueryOptions, Rule> = {
+  ...CALL_RULES,
+  firstIndex: required(isInteger(1, MAX_ID)),
+  lastIndex: isInteger(1, MAX_ID),
+  maxEntries: isInteger(1, LOG_QUERY_ENTRIES_MAX),
+  maxBytes: isInteger(1, LOG_QUERY_BYTES_MAX),
+};
+
+const WATCH_RULES: Record<keyof WatchOptions, Rule> = {
+  fromIndex: isInteger(1, MAX_ID),
+  bufferBytes: isInteger(1024, WATCH_BUFFER_BYTES_MAX),
+  signal: CALL_RULES.signal,
+};
+
 export function check(what: string, options: unknown, rules: Readonly<Record<string, Rule>>): void {
   if (typeof options !== 'object' || options === null) {
     throw new DrakkarError('ERR_INVALID_OPTION', `${what}: expected an object with options, got ${show(options)}`);
@@ -267,6 +318,29 @@ export function checkCallOptions(what: string, options: CallOptions): void {
 
 export function checkSnapshotOptions(options: SnapshotOptions): void {
   check('requestSnapshot', options, SNAPSHOT_RULES);
+}
+
+export function checkProposeOptions(what: string, options: ProposeOptions): void {
+  check(what, options, PROPOSE_RULES);
+}
+
+export function checkLogQueryOptions(options: LogQueryOptions): void {
+  check('queryLog', options, LOG_QUERY_RULES);
+  const { firstIndex, lastIndex } = options;
+  if (lastIndex !== undefined && lastIndex < firstIndex) {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      `queryLog: lastIndex is ${lastIndex}; expected firstIndex (${firstIndex}) or more`,
+    );
+  }
+}
+
+export function checkWatchOptions(options: WatchOptions): void {
+  check('watch', options, WATCH_RULES);
+}
+
+export function checkLeaderWatchOptions(options: LeaderWatchOptions): void {
+  check('watchLeader', options, { signal: CALL_RULES.signal });
 }
 
 export const DEFAULTS = {

@@ -3,7 +3,7 @@
  * the same series, until the deadline. One command is under way at a time; further calls queue behind it.
  */
 import { DrakkarError } from './errors.ts';
-import type { CallOptions } from './config.ts';
+import type { CallOptions, ProposeOptions } from './config.ts';
 import type { Env } from './env/env.ts';
 import type { Result } from './rsm/state-machine.ts';
 import { EntryType, type SessionFields } from './wire/entry.ts';
@@ -21,6 +21,7 @@ export type SessionSender = (
   fields: SessionFields,
   command: Uint8Array,
   timeoutMs: number,
+  onCommit?: (index: number) => void,
 ) => Promise<Result>;
 
 const EMPTY = new Uint8Array(0);
@@ -56,7 +57,7 @@ export class Session {
    * Replicates `command`; resolves with what the state machine answered. After `ERR_TIMEOUT` the outcome is unknown, and the
    * next command may be proposed: the old one is applied at most once, too.
    */
-  propose(command: Uint8Array, options: CallOptions = {}): Promise<Result> {
+  propose(command: Uint8Array, options: ProposeOptions = {}): Promise<Result> {
     if (this.isClosed)
       return Promise.reject(new DrakkarError('ERR_INVALID_SESSION', 'the session is closed; open another'));
     if (this.queued >= QUEUE_MAX) {
@@ -96,7 +97,7 @@ export class Session {
     type: EntryType,
     series: number,
     command: Uint8Array,
-    options: CallOptions,
+    options: ProposeOptions,
   ): Promise<Result> {
     const { clock } = this.env;
     const { signal } = options;
@@ -107,6 +108,14 @@ export class Session {
       series,
       respondedTo: this.respondedTo,
     };
+    // Only the first try that is committed counts: the others are not applied.
+    let isTold = false;
+    const { onCommit } = options;
+    const once = (index: number): void => {
+      if (isTold) return;
+      isTold = true;
+      onCommit?.(index);
+    };
     // What one try left open stays open, whatever a later one says.
     let mayBeApplied = false;
     for (;;) {
@@ -115,7 +124,13 @@ export class Session {
         if (signal?.aborted === true)
           throw new DrakkarError('ERR_ABORTED', 'the call was aborted', { cause: signal.reason });
         if (leftMs <= 0) throw new DrakkarError('ERR_TIMEOUT', `shard ${this.shardId} did not answer in time`);
-        return await this.send(type, fields, command, Math.min(leftMs, TRY_MS));
+        return await this.send(
+          type,
+          fields,
+          command,
+          Math.min(leftMs, TRY_MS),
+          onCommit === undefined ? undefined : once,
+        );
       } catch (error) {
         if (!DrakkarError.is(error)) throw error;
         mayBeApplied ||= error.outcome === 'unknown';

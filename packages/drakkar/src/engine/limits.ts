@@ -22,3 +22,14 @@ export const READ_AHEAD_BYTES = 2 * 1024 * 1024;
 export const SNAPSHOT_RETRY_MS = 1000;
 /** Messages of one replica that wait for a write to become durable. */
 export const HELD_MESSAGES_MAX = 4096;
+/** Queries of one shard's log that run at the same time; more are refused with `ERR_SYSTEM_BUSY`. */
+export const LOG_QUERIES_MAX = 16;
+/** Change streams and leader watches of one shard, each. */
+export const WATCHES_MAX = 64;
+/** Entries that one query gives, and its bytes, unless the caller wants fewer. */
+export const LOG_QUERY_ENTRIES_MAX = 100_000;
+export const LOG_QUERY_BYTES_MAX = 64 * 1024 * 1024;
+export const LOG_QUERY_BYTES = 4 * 1024 * 1024;
+/** What a change stream keeps for its consumer; what does not fit is read from the log later. */
+export const WATCH_BUFFER_BYTES = 1024 * 1024;
+export const WATCH_BUFFER_BYTES_MAX = 64 * 1024 * 1024;

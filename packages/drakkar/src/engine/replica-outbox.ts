@@ -131,6 +131,7 @@ export class ReplicaOutbox implements Outbox {
   leaderChanged(leaderId: number, term: number): void {
     const { replica } = this;
     this.engine.markReady(replica);
+    replica.onlookers.leaderChanged();
     const { shardId, replicaId } = replica;
     const { trace, events } = this.engine;
     if (trace.leader.hasSubscribers) trace.leader.publish({ host: trace.host, shardId, replicaId, leaderId, term });

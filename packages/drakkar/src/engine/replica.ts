@@ -24,6 +24,7 @@ import type { AddresseeSet } from './outbound.ts';
 import { PendingReads } from './pending-reads.ts';
 import { StageSample } from './stages.ts';
 import { traceApply, traceForward, traceProposal, traceRead } from './trace.ts';
+import { Onlookers } from './onlookers.ts';
 import { BatchState, PendingRing, type ProposeCallback } from './pending-ring.ts';
 
 export interface ReplicaSettings {
@@ -74,6 +75,7 @@ export class Replica implements ApplySink {
   readonly reads = new PendingReads();
   private readonly sample = new StageSample();
   readonly held: HeldMessage[] = [];
+  readonly onlookers = new Onlookers(this);
 
   /** In the engine's list of replicas that the next turn looks at. */
   isReady = false;
@@ -353,6 +355,7 @@ export class Replica implements ApplySink {
    */
   applyCommitted(deadlineMs: number): boolean {
     const { raft, rsm, engine } = this;
+    if (this.onlookers.wantsCommits) this.onlookers.committed();
     if (this.isRestoring || rsm.busy) return false;
     this.sample.look(raft, this.pending, engine.turnMs, engine.stages);
     const before = raft.appliedIndex;
@@ -445,6 +448,7 @@ export class Replica implements ApplySink {
     this.pending.failAll(error);
     this.reads.failAll(unsealed);
     this.held.length = 0;
+    this.onlookers.end(this.status === 'failed' ? error : undefined);
     this.stopController.abort(error);
   }
 }
