@@ -218,6 +218,8 @@ export class Inbound {
         this.engine.incarnations.isFromMember(replica, this.header.senderId, from)
       ) {
         for (let w = word + BLOCK_HEADER_WORDS; w < blockEnd; w += entryWords(u32, w)) {
+          // Its sender led for a moment only: its first entry is of no use to anybody.
+          if (entryType(u32, w) === EntryType.Noop) continue;
           if (!mayForward(entryType(u32, w))) throw new DrakkarError('ERR_FRAME', 'a peer forwarded a reserved entry');
           replica.openBlock.putCopy(u32, w);
         }
