@@ -1,13 +1,19 @@
 /** Options of a host and of a replica: what they mean, their defaults, and one table that checks them. */
 import { DrakkarError } from './errors.ts';
-import { LOG_QUERY_BYTES_MAX, LOG_QUERY_ENTRIES_MAX, WATCH_BUFFER_BYTES_MAX } from './engine/limits.ts';
+import {
+  IN_MEMORY_LOG_BYTES_MIN,
+  LOG_QUERY_BYTES_MAX,
+  LOG_QUERY_ENTRIES_MAX,
+  WATCH_BUFFER_BYTES_MAX,
+} from './engine/limits.ts';
 import type { Env, Logger } from './env/env.ts';
-import { ADDRESS_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
+import { ADDRESS_MAX_BYTES, ENTRY_MAX_BYTES, FRAME_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
 import type { SlabPool } from './wire/slab.ts';
 import type { LogDb } from './wal/logdb.ts';
 import type { GossipOptions } from './registry/gossip.ts';
 import { META_MAX_BYTES, SEEDS_MAX } from './registry/limits.ts';
 import type { Registry, RegistryContext } from './registry/registry.ts';
+import { PEER_QUEUE_MAX_BYTES } from './transport/limits.ts';
 import { isHostId } from './transport/target.ts';
 import type { HostIdentity, Resolve, Transport } from './transport/transport.ts';
 
@@ -26,6 +32,10 @@ export interface NodeHostOptions {
   readonly timeoutMs?: number;
   /** 32 hex digits that this host goes by for ever. Default: random, made with the directory. */
   readonly hostId?: string;
+  /** Bytes that wait to be sent to one other host; what comes on top is dropped, and the protocol sends it again. Default 64 MiB, at least 24 MiB. */
+  readonly maxSendQueueBytes?: number;
+  /** Bytes received that wait for the log; above it no connection is read until half of them are written. Default 16 MiB, at least 1 MiB. */
+  readonly maxReceiveQueueBytes?: number;
   /** Hosts find one another by host id, so that their addresses may change: members are named by host ids then. */
   readonly gossip?: GossipOptions;
   /** Another way to find hosts by what members name them by. Instead of `gossip`. */
@@ -43,6 +53,7 @@ export interface NodeHostOptions {
     listenAddress: string;
     pool: SlabPool;
     resolve: Resolve;
+    maxSendQueueBytes: number;
   }) => Transport;
 }
 
@@ -65,6 +76,13 @@ export interface ReplicaOptions {
   readonly snapshotEntries?: number;
   /** Entries kept in the log behind a snapshot, for followers that lag a little. Default 10,000. */
   readonly compactionOverhead?: number;
+  /**
+   * Bytes of entries that may wait to be applied. A replica above it tells its leader, which then refuses proposals with
+   * `ERR_SYSTEM_BUSY` until less than 70 % of it wait there. Default 64 MiB, at least 16 KiB.
+   */
+  readonly maxInMemoryLogBytes?: number;
+  /** Bytes of a command proposed here. Default, and most: 8 MiB. */
+  readonly maxPayloadBytes?: number;
 }
 
 /** Every asynchronous call takes these. */
@@ -184,6 +202,8 @@ const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
   deploymentId: isInteger(1, MAX_ID),
   rttMs: isInteger(1, 10_000),
   timeoutMs: isInteger(1, 86_400_000),
+  maxSendQueueBytes: isInteger(FRAME_MAX_BYTES, MAX_ID),
+  maxReceiveQueueBytes: isInteger(1024 * 1024, MAX_ID),
   hostId: {
     allowed: '32 lower-case hex digits',
     accepts: (value) => typeof value === 'string' && isHostId(value),
@@ -206,6 +226,8 @@ const REPLICA_RULES: Record<keyof ReplicaOptions, Rule> = {
   checkQuorum: isBoolean,
   snapshotEntries: isInteger(0, MAX_ID),
   compactionOverhead: isInteger(0, MAX_ID),
+  maxInMemoryLogBytes: isInteger(IN_MEMORY_LOG_BYTES_MIN, MAX_ID),
+  maxPayloadBytes: isInteger(1, ENTRY_MAX_BYTES),
 };
 
 const isKey = (value: unknown): boolean => value instanceof Uint8Array && value.length === 32;
@@ -347,8 +369,12 @@ export const DEFAULTS = {
   deploymentId: 1,
   rttMs: 20,
   timeoutMs: 5000,
+  maxSendQueueBytes: PEER_QUEUE_MAX_BYTES,
+  maxReceiveQueueBytes: 16 * 1024 * 1024,
   electionRtt: 50,
   heartbeatRtt: 5,
   snapshotEntries: 100_000,
   compactionOverhead: 10_000,
+  maxInMemoryLogBytes: 64 * 1024 * 1024,
+  maxPayloadBytes: ENTRY_MAX_BYTES,
 } as const;

@@ -53,6 +53,7 @@ export const ERROR_TABLE = {
   ERR_TRANSFER_ABORTED: again,
   // Disk and log.
   ERR_DISK_FULL: again,
+  ERR_DISK_STALLED: again,
   ERR_DISK_FAILED: unknown,
   ERR_LOG_CORRUPT: no,
   ERR_LOG_COMPACTED: no,

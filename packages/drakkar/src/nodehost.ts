@@ -93,6 +93,7 @@ export class NodeHost {
           listenAddress: options.listenAddress ?? options.raftAddress,
           pool,
           resolve: (target) => registry.resolve(target),
+          maxSendQueueBytes: options.maxSendQueueBytes ?? DEFAULTS.maxSendQueueBytes,
         });
         const trace = new Trace(env.tracing, options.raftAddress);
         const events = new HostEvents(env, trace);
@@ -105,6 +106,7 @@ export class NodeHost {
           pool,
           events,
           tickMs,
+          maxInboundBytes: options.maxReceiveQueueBytes ?? DEFAULTS.maxReceiveQueueBytes,
           identity: directory.identity,
           trace,
           condemn: (newestStart) => directory.condemn(newestStart),
@@ -208,6 +210,8 @@ export class NodeHost {
           checkQuorum: options.checkQuorum ?? true,
           snapshotEntries: options.snapshotEntries ?? DEFAULTS.snapshotEntries,
           compactionOverhead: options.compactionOverhead ?? DEFAULTS.compactionOverhead,
+          maxInMemoryLogBytes: options.maxInMemoryLogBytes ?? DEFAULTS.maxInMemoryLogBytes,
+          maxPayloadBytes: options.maxPayloadBytes ?? DEFAULTS.maxPayloadBytes,
           snapshotsDir: this.directory.snapshotsDir,
         },
         factory,

@@ -214,6 +214,7 @@ export class Inbound {
         replica !== undefined &&
         replica.status === 'running' &&
         replica.raft.canPropose &&
+        replica.heldOff === undefined &&
         replica.openBlock.pendingBytes + this.header.lengthBytes <= UNSEALED_BYTES_MAX &&
         this.engine.incarnations.isFromMember(replica, this.header.senderId, from)
       ) {

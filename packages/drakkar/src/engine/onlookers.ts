@@ -40,6 +40,10 @@ export class Onlookers {
     this.replica = replica;
   }
 
+  get watchCount(): number {
+    return this.logWatches.size + this.leaderWatches.size;
+  }
+
   /** In the turn, before what is committed is applied and before blocks give their bytes back. */
   committed(): void {
     for (const watch of this.logWatches) watch.committed();
