@@ -78,7 +78,7 @@ export interface ReplicaOptions {
   readonly compactionOverhead?: number;
   /**
    * Bytes of entries that may wait to be applied. A replica above it tells its leader, which then refuses proposals with
-   * `ERR_SYSTEM_BUSY` until less than 70 % of it wait there. Default 64 MiB, at least 16 KiB.
+   * `ERR_SYSTEM_BUSY` until less than 70 % of it wait there. Default 64 MiB, at least 4 KiB.
    */
   readonly maxInMemoryLogBytes?: number;
   /** Bytes of a command proposed here. Default, and most: 8 MiB. */

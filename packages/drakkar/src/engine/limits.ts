@@ -5,7 +5,7 @@ export const PENDING_PROPOSALS_MAX = 65_536;
 /** Bytes of one shard's proposals that no block was sealed for yet. */
 export const UNSEALED_BYTES_MAX = 32 * 1024 * 1024;
 /** Least that `maxInMemoryLogBytes` may be. */
-export const IN_MEMORY_LOG_BYTES_MIN = 16 * 1024;
+export const IN_MEMORY_LOG_BYTES_MIN = 4096;
 /** Reads of one shard that wait for their answer. */
 export const PENDING_READS_MAX = 65_536;
 /** Above this the turn seals nothing: proposals wait in their open blocks until a group is durable (hot-path §7.8). */
