@@ -358,3 +358,16 @@ export class RaftCluster {
 export function messageOf(fields: Partial<Message> & { type: MessageType }): Message {
   return Object.assign(new Message(), { shardId: 1, to: 1 }, fields);
 }
+
+/** A replica whose durable log has these terms, whose newest term is `term`, and who voted for `vote` in it. */
+export function withLog(node: Node, terms: readonly number[], term: number, vote = 0, commitIndex = 0): void {
+  const blocks = terms.map((of, i) => ({ firstIndex: i + 1, count: 1, term: of, prevTerm: terms[i - 1] ?? 0 }));
+  Object.assign(node['durable'], { term, vote, commitIndex, blocks });
+  node.crash();
+}
+
+export function blockOf(fields: Partial<BlockHeader>): BlockHeader {
+  const header = Object.assign(new BlockHeader(), { shardId: 1 }, fields);
+  header.senderTerm ||= header.term;
+  return header;
+}
