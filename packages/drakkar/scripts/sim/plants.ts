@@ -167,8 +167,8 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'stream-gives-what-is-not-committed',
     file: 'engine/log-watch.ts',
-    from: '      const last = Math.min(commitIndex, ref.lastIndex);',
-    to: '      const last = ref.lastIndex;',
+    from: '    const { log, commitIndex } = this.replica.raft;',
+    to: '    const { log } = this.replica.raft;\n    const commitIndex = log.lastIndex;',
   },
   {
     name: 'stream-goes-on-behind-what-was-compacted',
