@@ -8,8 +8,9 @@ import type { Env } from './env/env.ts';
 import type { Result } from './rsm/state-machine.ts';
 import { EntryType, type SessionFields } from './wire/entry.ts';
 
-/** Calls that wait in one session. */
+/** Calls that wait in one session, and their bytes. */
 const QUEUE_MAX = 1024;
+const QUEUE_MAX_BYTES = 32 * 1024 * 1024;
 /** Pause before a retry; a new leader is usually found within a few. */
 const RETRY_MS = 50;
 /** Part of the deadline that one try may take before it is sent again. */
@@ -37,6 +38,7 @@ export class Session {
   private respondedTo = 0;
   private tail: Promise<unknown> = Promise.resolve();
   private queued = 0;
+  private queuedBytes = 0;
   private isClosed = false;
 
   constructor(shardId: number, env: Env, send: SessionSender, defaultTimeoutMs: number) {
@@ -60,12 +62,19 @@ export class Session {
   propose(command: Uint8Array, options: ProposeOptions = {}): Promise<Result> {
     if (this.isClosed)
       return Promise.reject(new DrakkarError('ERR_INVALID_SESSION', 'the session is closed; open another'));
-    if (this.queued >= QUEUE_MAX) {
+    // One command may wait however large it is.
+    const lengthBytes = command instanceof Uint8Array ? command.length : 0;
+    const isFull = this.queued >= QUEUE_MAX || this.queuedBytes + lengthBytes > QUEUE_MAX_BYTES;
+    if (isFull && this.queued > 0) {
       return Promise.reject(
-        new DrakkarError('ERR_SYSTEM_BUSY', `${QUEUE_MAX} commands wait in this session; open more sessions`),
+        new DrakkarError('ERR_SYSTEM_BUSY', `${this.queued} commands wait in this session; open more sessions`, {
+          outcome: 'not-applied',
+        }),
       );
     }
+    this.queuedBytes += lengthBytes;
     return this.enqueue(async () => {
+      this.queuedBytes -= lengthBytes;
       const series = this.nextSeries++;
       const result = await this.untilDeadline(EntryType.SessionCommand, series, command, options);
       this.respondedTo = series;

@@ -222,3 +222,17 @@ test('a leader that was none for long passes its first entry on to nobody: conne
   await cluster.assertEqual(1);
   await cluster.close();
 });
+
+test('what waits in one session has a bound in bytes', async () => {
+  const cluster = new TestCluster({ hosts: 1, segmentBytes: 64 * 1024 * 1024 });
+  await cluster.startAll();
+  const session = await cluster.settle(cluster.hosts.get(1)!.openSession(1));
+  const command = new Uint8Array(8 * 1024 * 1024);
+  const writes = Array.from({ length: 6 }, () => session.propose(command, { timeoutMs: 60_000 }));
+  const outcomes = await cluster.settle(Promise.allSettled(writes), 120_000);
+  const busy = outcomes.filter(({ status }) => status === 'rejected');
+  assert.equal(busy.length, 2, 'four fit');
+  for (const outcome of busy) assert.equal(codeOf((outcome as PromiseRejectedResult).reason), 'ERR_SYSTEM_BUSY');
+  assert.equal(await cluster.settle(session.propose(text('x'))), 5);
+  await cluster.close();
+});
