@@ -6,9 +6,16 @@ import {
   DEFAULTS,
   checkCallOptions,
   checkHostOptions,
+  checkLeaderWatchOptions,
+  checkLogQueryOptions,
   checkReplicaOptions,
   checkSnapshotOptions,
+  checkWatchOptions,
   type CallOptions,
+  type LeaderWatchOptions,
+  type LogQueryOptions,
+  type ProposeOptions,
+  type WatchOptions,
   type NodeHostOptions,
   type ReplicaOptions,
   type SnapshotOptions,
@@ -16,13 +23,17 @@ import {
 import { startReplica } from './engine/bootstrap.ts';
 import { openDirectory, type HostDirectory } from './engine/directory.ts';
 import { Engine } from './engine/engine.ts';
+import type { Leadership } from './engine/leader-watch.ts';
+import { LOG_QUERY_BYTES, LOG_QUERY_ENTRIES_MAX, WATCH_BUFFER_BYTES } from './engine/limits.ts';
+import type { LogEntry } from './engine/log-entries.ts';
+import type { LogQueryResult } from './engine/onlookers.ts';
 import type { ProposeCallback } from './engine/pending-ring.ts';
 import type { Replica } from './engine/replica.ts';
 import { exportSnapshot } from './engine/snapshot-export.ts';
 import { Trace } from './engine/trace.ts';
 import { createNodeEnv } from './env/node/index.ts';
 import type { Env } from './env/env.ts';
-import { DrakkarError, diskErrorOf } from './errors.ts';
+import { DrakkarError, diskErrorOf, type Outcome } from './errors.ts';
 import { HostEvents, type HostEventName, type HostListener } from './events.ts';
 import { describeHost, describeShard, type HostInfo, type ShardInfo } from './info.ts';
 import { renderMetrics } from './metrics.ts';
@@ -82,6 +93,7 @@ export class NodeHost {
           listenAddress: options.listenAddress ?? options.raftAddress,
           pool,
           resolve: (target) => registry.resolve(target),
+          maxSendQueueBytes: options.maxSendQueueBytes ?? DEFAULTS.maxSendQueueBytes,
         });
         const trace = new Trace(env.tracing, options.raftAddress);
         const events = new HostEvents(env, trace);
@@ -94,6 +106,7 @@ export class NodeHost {
           pool,
           events,
           tickMs,
+          maxInboundBytes: options.maxReceiveQueueBytes ?? DEFAULTS.maxReceiveQueueBytes,
           identity: directory.identity,
           trace,
           condemn: (newestStart) => directory.condemn(newestStart),
@@ -197,6 +210,8 @@ export class NodeHost {
           checkQuorum: options.checkQuorum ?? true,
           snapshotEntries: options.snapshotEntries ?? DEFAULTS.snapshotEntries,
           compactionOverhead: options.compactionOverhead ?? DEFAULTS.compactionOverhead,
+          maxInMemoryLogBytes: options.maxInMemoryLogBytes ?? DEFAULTS.maxInMemoryLogBytes,
+          maxPayloadBytes: options.maxPayloadBytes ?? DEFAULTS.maxPayloadBytes,
           snapshotsDir: this.directory.snapshotsDir,
         },
         factory,
@@ -238,7 +253,7 @@ export class NodeHost {
    * @throws ERR_SHARD_NOT_FOUND, ERR_NO_LEADER, ERR_NOT_LEADER, ERR_SYSTEM_BUSY, ERR_PAYLOAD_TOO_BIG, ERR_TIMEOUT, ERR_ABORTED,
    * ERR_DROPPED, ERR_DISK_FULL, ERR_SHARD_STOPPED, ERR_SHARD_FAILED
    */
-  propose(shardId: number, command: Uint8Array, options: CallOptions = NO_OPTIONS): Promise<Result> {
+  propose(shardId: number, command: Uint8Array, options: ProposeOptions = NO_OPTIONS): Promise<Result> {
     const handle = this.handles.get(shardId);
     if (handle !== undefined) return handle.propose(command, options);
     return this.attempt(() => this.shard(shardId).propose(command, options));
@@ -271,6 +286,50 @@ export class NodeHost {
   /** Asks the state machine of this host as it is now: fast, and possibly behind. */
   staleRead(shardId: number, query: unknown): unknown {
     return this.shard(shardId).staleRead(query);
+  }
+
+  // The log.
+
+  /**
+   * Committed entries `[firstIndex, lastIndex]` from this host's log. May give fewer than asked for, but at least one: `nextIndex` says
+   * where to go on.
+   *
+   * @throws ERR_LOG_COMPACTED and ERR_LOG_OUT_OF_RANGE, both with the range that is `available`; ERR_SYSTEM_BUSY, ERR_TIMEOUT,
+   * ERR_ABORTED, ERR_SHARD_NOT_FOUND, ERR_SHARD_FAILED, ERR_LOG_CORRUPT, ERR_DISK_FAILED
+   */
+  async queryLog(shardId: number, options: LogQueryOptions): Promise<LogQueryResult> {
+    checkLogQueryOptions(options);
+    const replica = this.replicaOf(shardId);
+    if (replica.status !== 'running') throw replica.unavailable();
+    const { firstIndex, lastIndex, maxEntries = LOG_QUERY_ENTRIES_MAX, maxBytes = LOG_QUERY_BYTES } = options;
+    const ended = new AbortController();
+    const work = replica.onlookers.query(firstIndex, lastIndex, { maxEntries, maxBytes }, ended.signal);
+    return this.within(work, options, 'nothing was changed', 'not-applied').finally(() => ended.abort());
+  }
+
+  /**
+   * A change stream: the committed entries of a shard in order, as long as it is iterated. Every iteration begins anew at `fromIndex`. Ends
+   * when the replica is stopped or the host closed; throws ERR_SHARD_FAILED when the replica fails, ERR_LOG_COMPACTED with the
+   * range that is `available` when its next entry was given up behind a snapshot, ERR_ABORTED on `signal`, ERR_SYSTEM_BUSY
+   * beyond 64 streams of a shard.
+   *
+   * @throws ERR_INVALID_OPTION, ERR_SHARD_NOT_FOUND
+   */
+  watch(shardId: number, options: WatchOptions = {}): AsyncIterable<LogEntry> {
+    checkWatchOptions(options);
+    const replica = this.replicaOf(shardId);
+    const { fromIndex = replica.raft.commitIndex + 1, bufferBytes = WATCH_BUFFER_BYTES, signal } = options;
+    return replica.onlookers.watchLog(fromIndex, bufferBytes, signal);
+  }
+
+  /**
+   * Who leads the shard, as this replica knows it: at once what is, then what becomes. Ends as `watch` does.
+   *
+   * @throws ERR_INVALID_OPTION, ERR_SHARD_NOT_FOUND
+   */
+  watchLeader(shardId: number, options: LeaderWatchOptions = {}): AsyncIterable<Leadership> {
+    checkLeaderWatchOptions(options);
+    return this.replicaOf(shardId).onlookers.watchLeader(options.signal);
   }
 
   // Care.
@@ -333,10 +392,10 @@ export class NodeHost {
         throw new DrakkarError('ERR_TIMEOUT', `shard ${shardId} was not ready in time`, { outcome: 'not-applied' });
       try {
         // A linearizable read of nothing: answered only when both hold.
-        await this.shard(shardId).barrier(leftMs);
+        await this.within(this.shard(shardId).barrier(leftMs), options, 'nothing was changed', 'not-applied');
         return;
       } catch (error) {
-        if (options.signal?.aborted === true) throw new DrakkarError('ERR_ABORTED', 'the call was aborted');
+        if (options.signal?.aborted === true) throw error;
         if (!DrakkarError.is(error) || !error.retryable) throw error;
         await new Promise<void>((resolve) => void this.env.scheduler.after(this.tickMs, resolve));
       }
@@ -416,14 +475,22 @@ export class NodeHost {
   }
 
   /** `work` under the caller's deadline and signal; it goes on without them. */
-  private within<T>(work: Promise<T>, options: CallOptions, meanwhile: string): Promise<T> {
+  private within<T>(
+    work: Promise<T>,
+    options: CallOptions,
+    meanwhile: string,
+    outcome: Outcome = 'unknown',
+  ): Promise<T> {
     const { signal } = options;
     const timeoutMs = options.timeoutMs ?? this.timeoutMs;
     return new Promise((resolve, reject) => {
       const timer = this.env.scheduler.after(timeoutMs, () => {
-        reject(new DrakkarError('ERR_TIMEOUT', `not done within ${timeoutMs} ms; ${meanwhile}`));
+        reject(new DrakkarError('ERR_TIMEOUT', `not done within ${timeoutMs} ms; ${meanwhile}`, { outcome }));
       });
-      const onAbort = (): void => reject(new DrakkarError('ERR_ABORTED', `the call was aborted; ${meanwhile}`));
+      const onAbort = (): void =>
+        reject(
+          new DrakkarError('ERR_ABORTED', `the call was aborted; ${meanwhile}`, { cause: signal?.reason, outcome }),
+        );
       if (signal?.aborted === true) onAbort();
       signal?.addEventListener('abort', onAbort, { once: true });
       work.then(resolve, reject).finally(() => {

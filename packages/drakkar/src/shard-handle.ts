@@ -1,5 +1,5 @@
 /** One shard of a host as its callers see it: the shortest way to `propose` and `read`. */
-import { checkCallOptions, type CallOptions } from './config.ts';
+import { checkCallOptions, checkProposeOptions, type CallOptions, type ProposeOptions } from './config.ts';
 import type { ProposeCallback } from './engine/pending-ring.ts';
 import { BARRIER, type Replica } from './engine/replica.ts';
 import { DrakkarError } from './errors.ts';
@@ -22,10 +22,19 @@ export class ShardHandle {
   }
 
   /** See `NodeHost.propose`. */
-  propose(command: Uint8Array, options: CallOptions = NO_OPTIONS): Promise<Result> {
+  propose(command: Uint8Array, options: ProposeOptions = NO_OPTIONS): Promise<Result> {
     if (!(command instanceof Uint8Array)) return Promise.reject(notBytes('propose'));
     if (options === NO_OPTIONS) return this.replica.propose(command, this.defaultTicks);
-    return this.guarded('propose', options, (ticks) => this.replica.propose(command, ticks));
+    const { onCommit } = options;
+    return this.guarded(
+      'propose',
+      options,
+      (ticks) => {
+        if (onCommit === undefined) return this.replica.propose(command, ticks);
+        return this.replica.onlookers.noticed(onCommit, () => this.replica.propose(command, ticks));
+      },
+      checkProposeOptions,
+    );
   }
 
   /** See `NodeHost.proposeBatch`. */
@@ -44,9 +53,17 @@ export class ShardHandle {
   }
 
   /** For sessions. */
-  proposeSession(type: EntryType, fields: SessionFields, command: Uint8Array, timeoutMs: number): Promise<Result> {
+  proposeSession(
+    type: EntryType,
+    fields: SessionFields,
+    command: Uint8Array,
+    timeoutMs: number,
+    onCommit?: (index: number) => void,
+  ): Promise<Result> {
     if (!(command instanceof Uint8Array)) return Promise.reject(notBytes('propose'));
-    return this.replica.proposeSession(type, fields, command, ticksOf(timeoutMs, this.tickMs));
+    const ticks = ticksOf(timeoutMs, this.tickMs);
+    const propose = (): Promise<Result> => this.replica.proposeSession(type, fields, command, ticks);
+    return onCommit === undefined ? propose() : this.replica.onlookers.noticed(onCommit, propose);
   }
 
   /** See `NodeHost.read`. */
@@ -69,9 +86,14 @@ export class ShardHandle {
     await this.replica.read(BARRIER, ticksOf(timeoutMs, this.tickMs));
   }
 
-  private guarded<T>(what: string, options: CallOptions, call: (ticks: number) => Promise<T>): Promise<T> {
+  private guarded<T>(
+    what: string,
+    options: CallOptions,
+    call: (ticks: number) => Promise<T>,
+    checkOptions = checkCallOptions,
+  ): Promise<T> {
     try {
-      checkCallOptions(what, options);
+      checkOptions(what, options);
     } catch (error) {
       return Promise.reject(error);
     }

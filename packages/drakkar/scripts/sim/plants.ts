@@ -163,6 +163,49 @@ export const PLANTS: readonly Plant[] = [
     from: 'if (!this.reads.isServable(appliedIndex)) return;\n    const startedMs = this.reads.serve(appliedIndex, this.lookup);',
     to: 'const startedMs = this.reads.serve(Number.MAX_SAFE_INTEGER - 1, this.lookup);',
   },
+  // Who reads the log.
+  {
+    name: 'stream-gives-what-is-not-committed',
+    file: 'engine/log-watch.ts',
+    from: '    const { log, commitIndex } = this.replica.raft;',
+    to: '    const { log } = this.replica.raft;\n    const commitIndex = log.lastIndex;',
+  },
+  {
+    name: 'stream-goes-on-behind-what-was-compacted',
+    file: 'engine/log-watch.ts',
+    from: '      if (this.nextIndex <= raft.log.compactedIndex) throw compactedError(this.replica, this.nextIndex);',
+    to: '      if (this.nextIndex <= raft.log.compactedIndex) this.nextIndex = raft.log.firstIndex;',
+  },
+  {
+    name: 'stream-forgets-what-did-not-fit',
+    file: 'engine/log-watch.ts',
+    from: '      if (this.nextIndex <= last) break;',
+    to: '      this.nextIndex = last + 1;',
+  },
+  {
+    name: 'query-beyond-what-is-committed',
+    file: 'engine/onlookers.ts',
+    from: '    if (firstIndex > raft.commitIndex || to > raft.commitIndex) {',
+    to: '    if (firstIndex > raft.log.lastIndex) {',
+  },
+  {
+    name: 'commit-told-before-it-is-one',
+    file: 'engine/commit-notices.ts',
+    from: '    const { log, commitIndex } = this.raft;',
+    to: '    const { log } = this.raft;\n    const commitIndex = log.lastIndex;',
+  },
+  {
+    name: 'commit-told-after-the-answer',
+    file: 'engine/replica.ts',
+    from: '    if (this.onlookers.wantsCommits) this.onlookers.committed();\n',
+    to: '    if (this.onlookers.wantsCommits) setImmediate(() => this.onlookers.committed());\n',
+  },
+  {
+    name: 'busy-for-ever',
+    file: 'raft/pressure.ts',
+    from: 'else if (unappliedBytes <= maxUnappliedBytes * CLEARS_AT) raft.isOverloaded = false;',
+    to: 'else if (unappliedBytes < 0) raft.isOverloaded = false;',
+  },
   // Sessions and outcomes.
   {
     name: 'session-retry-applied-again',

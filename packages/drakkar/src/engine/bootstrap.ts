@@ -22,6 +22,7 @@ export interface ReplicaStart extends ReplicaSettings {
   readonly heartbeatTicks: number;
   readonly preVote: boolean;
   readonly checkQuorum: boolean;
+  readonly maxInMemoryLogBytes: number;
   readonly snapshotsDir: string;
 }
 
@@ -78,6 +79,7 @@ export async function startReplica(
       maxInflightBlocks: DEFAULT_MAX_INFLIGHT_BLOCKS,
       maxInflightBytes: DEFAULT_MAX_INFLIGHT_BYTES,
       maxSendBytes: DEFAULT_MAX_SEND_BYTES,
+      maxUnappliedBytes: start.maxInMemoryLogBytes,
       random: () => engine.env.random.u32(),
     },
     {

@@ -15,10 +15,11 @@ import { rolledBack } from './directory.ts';
 import type { EventSink } from './events.ts';
 import { Inbound } from './inbound.ts';
 import { Incarnations } from './incarnation.ts';
-import { APPLY_BUDGET_MS, INBOUND_PENDING_BYTES_MAX, LOG_PENDING_BYTES_MAX, PINNED_BYTES_MAX } from './limits.ts';
+import { APPLY_BUDGET_MS, LOG_PENDING_BYTES_MAX, PINNED_BYTES_MAX, READ_AHEAD_BYTES } from './limits.ts';
 import { fetchBlocks } from './log-reader.ts';
 import { Outbound } from './outbound.ts';
 import { parkReplica, stateOf } from './parking.ts';
+import { giveUpWaiting } from './pressure.ts';
 import type { Replica } from './replica.ts';
 import type { ReplicaOutbox } from './replica-outbox.ts';
 import { Snapshots } from './snapshots.ts';
@@ -35,6 +36,8 @@ export interface EngineOptions {
   readonly pool: SlabPool;
   readonly events: EventSink;
   readonly tickMs: number;
+  /** Bytes that wait for the log before connections are paused. */
+  readonly maxInboundBytes: number;
   readonly identity: HostIdentity;
   readonly trace: Trace;
   /** Remembers for ever that the directory was rolled back. */
@@ -49,6 +52,8 @@ export interface EngineCounters {
   messagesRefused: number;
   snapshotsFailed: number;
   lateTicks: number;
+  /** Times that a shard's writes stood still for an election timeout. */
+  diskStalls: number;
 }
 
 /** Called when a shard's write number is durable, or at its end. */
@@ -79,6 +84,7 @@ export class Engine implements LogSink {
     messagesRefused: 0,
     snapshotsFailed: 0,
     lateTicks: 0,
+    diskStalls: 0,
   };
 
   readonly replicas = new Map<number, Replica>();
@@ -95,6 +101,7 @@ export class Engine implements LogSink {
   /** Ticks since the start; deadlines of requests are in it. */
   tickCount = 0;
   private readonly tickMs: number;
+  private readonly maxInboundBytes: number;
   private tickTimer: Timer | undefined;
   private readonly pausedSessions = new Set<InboundSession>();
   private durableWaiters: DurableWaiter[] = [];
@@ -112,6 +119,7 @@ export class Engine implements LogSink {
     this.pool = options.pool;
     this.events = options.events;
     this.tickMs = options.tickMs;
+    this.maxInboundBytes = options.maxInboundBytes;
     this.identity = options.identity;
     this.trace = options.trace;
     this.startedMs = options.env.clock.nowMs();
@@ -258,9 +266,11 @@ export class Engine implements LogSink {
   /** Beyond the bound on pinned slabs, durable blocks keep only their place in the log (design §5). */
   private dropOldBytes(): void {
     for (const replica of this.replicas.values()) {
+      let aheadBytes = 0;
       for (const ref of replica.raft.log.blocks()) {
-        if (ref.place !== undefined && ref.slab !== undefined && ref.lastIndex <= replica.raft.appliedIndex)
-          ref.dropBytes();
+        // What the apply wants next stays: it would only be read again at once.
+        if (ref.lastIndex > replica.raft.appliedIndex) aheadBytes += ref.sizeBytes;
+        if (ref.place !== undefined && (aheadBytes === 0 || aheadBytes > READ_AHEAD_BYTES)) ref.dropBytes();
       }
     }
   }
@@ -345,7 +355,7 @@ export class Engine implements LogSink {
     }
     if (this.durableWaiters.length > 0) this.wakeDurableWaiters();
     if (this.ready.length > 0) this.scheduleTurn();
-    if (this.pausedSessions.size > 0 && this.log.pendingBytes < INBOUND_PENDING_BYTES_MAX / 2) this.resumeSessions();
+    if (this.pausedSessions.size > 0 && this.log.pendingBytes < this.maxInboundBytes / 2) this.resumeSessions();
   }
 
   private wakeDurableWaiters(): void {
@@ -365,7 +375,7 @@ export class Engine implements LogSink {
   diskFull(error: DrakkarError): void {
     this.env.logger.error({ err: error, dir: this.dir }, 'disk full: nothing is acknowledged until there is room');
     for (const replica of this.replicas.values()) {
-      if (replica.status === 'running') replica.reads.dropAbove(replica.raft.durableIndex, error);
+      if (replica.status === 'running') giveUpWaiting(replica, error);
     }
     this.events.emit('diskFull', { error });
   }
@@ -416,7 +426,7 @@ export class Engine implements LogSink {
   private onFrame(from: InboundSession, slab: Slab, offset: number, lengthBytes: number): void {
     if (this.failure !== undefined || this.isClosed) return;
     this.inbound.onFrame(from, slab, offset, lengthBytes);
-    if (this.log.pendingBytes > INBOUND_PENDING_BYTES_MAX && !this.pausedSessions.has(from)) {
+    if (this.log.pendingBytes > this.maxInboundBytes && !this.pausedSessions.has(from)) {
       this.pausedSessions.add(from);
       from.pause();
     }

@@ -13,6 +13,8 @@ export interface RaftConfig {
   readonly maxInflightBytes: number;
   /** Most bytes a single catch-up send hands out for one member. */
   readonly maxSendBytes: number;
+  /** Bytes of entries that may wait to be applied before the replica says that it is busy. */
+  readonly maxUnappliedBytes: number;
   /** Uniform in [0, 2^32). */
   readonly random: () => number;
 }

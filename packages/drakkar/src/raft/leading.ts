@@ -4,13 +4,14 @@ import type { BlockRef } from '../wire/block-ref.ts';
 import { MESSAGE_NO_REPLY, MessageType, type Message } from '../wire/message.ts';
 import { becomeFollower } from './election.ts';
 import { MemberState, type Member } from './member.ts';
+import { heartbeatFlags, isPaused, onAnswer, tick as tickPressure } from './pressure.ts';
 import { majorityReached } from './quorum.ts';
 import type { Raft } from './raft.ts';
 import type { ReadRequest } from './read-index.ts';
 
 export function tick(raft: Raft): void {
   const { electionTicks, heartbeatTicks, checkQuorum } = raft.config;
-  if (raft.stallTicks >= electionTicks) {
+  if (raft.isStalled) {
     giveAway(raft);
     return;
   }
@@ -22,6 +23,7 @@ export function tick(raft: Raft): void {
     }
   }
   if (raft.transferTarget !== 0 && ++raft.transferElapsed >= electionTicks) endTransfer(raft, 'timeout');
+  tickPressure(raft);
   flushReads(raft);
   if (++raft.heartbeatElapsed >= heartbeatTicks) broadcastHeartbeat(raft);
 }
@@ -55,11 +57,13 @@ function isOther(raft: Raft, member: Member): boolean {
 export function broadcastHeartbeat(raft: Raft): void {
   raft.heartbeatElapsed = 0;
   raft.heartbeatNumber++;
+  const flags = heartbeatFlags(raft);
   for (const member of raft.members) {
     if (!isOther(raft, member)) continue;
     const commit = Math.min(member.matchIndex, raft.commitIndex);
     if (commit > member.sentCommit) member.sentCommit = commit;
     raft.send(MessageType.Heartbeat, member.replicaId, {
+      flags,
       commit,
       hint: raft.reads.hasRounds ? raft.reads.round : 0,
       logTerm: raft.heartbeatNumber,
@@ -82,7 +86,7 @@ export function appendOwn(raft: Raft, ref: BlockRef): number {
     if (slot === raft.selfSlot) continue;
     const member = members[slot];
     const fits = member.state === MemberState.Replicate && member.nextIndex === ref.firstIndex;
-    if (!fits || member.isWindowFull || member.hasRegressed) {
+    if (!fits || member.isWindowFull || member.hasRegressed || isPaused(raft, member)) {
       raft.lags = true;
       continue;
     }
@@ -99,7 +103,7 @@ export function catchUp(raft: Raft): void {
     const member = raft.members[slot];
     if (slot === raft.selfSlot || member.hasRegressed) continue;
     if (member.state === MemberState.Probe && !member.isWaiting) probe(raft, slot, member);
-    else if (member.state === MemberState.Replicate) pipeline(raft, slot, member);
+    else if (member.state === MemberState.Replicate && !isPaused(raft, member)) pipeline(raft, slot, member);
   }
 }
 
@@ -161,7 +165,7 @@ export function flushCommit(raft: Raft): void {
     const commit = Math.min(member.matchIndex, raft.commitIndex);
     if (commit <= member.sentCommit) continue;
     member.sentCommit = commit;
-    raft.send(MessageType.Heartbeat, member.replicaId, { flags: MESSAGE_NO_REPLY, commit });
+    raft.send(MessageType.Heartbeat, member.replicaId, { flags: MESSAGE_NO_REPLY | heartbeatFlags(raft), commit });
   }
 }
 
@@ -171,6 +175,7 @@ export function onReplicateResponse(raft: Raft, message: Message): void {
   const member = raft.memberOf(message.from);
   if (member === undefined || member.hasRegressed) return;
   member.isActive = true;
+  onAnswer(raft, member, message);
   if (message.rejected) onReject(raft, member, message);
   else onAck(raft, member, message.logIndex);
 }
@@ -239,6 +244,7 @@ export function onHeartbeatResponse(raft: Raft, message: Message): void {
   const member = raft.memberOf(message.from);
   if (member === undefined || member.hasRegressed) return;
   member.isActive = true;
+  onAnswer(raft, member, message);
   // An answer to a heartbeat that was sent after the acknowledgement came: its log cannot be shorter, unless it was lost.
   if (message.logTerm > member.matchedAtHeartbeat && message.hintHigh < member.matchIndex) {
     member.hasRegressed = true;

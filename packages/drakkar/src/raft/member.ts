@@ -33,6 +33,8 @@ export class Member {
   sentAtHeartbeat = 0;
   /** It lost what it had acknowledged: counts for nothing while this leader's term lasts (F6, F19). */
   hasRegressed = false;
+  /** Ticks for which it counts as too busy for more; 0 for not (`pressure.ts`). */
+  busyTicks = 0;
 
   private readonly maxBlocks: number;
   private readonly maxBytes: number;
@@ -62,6 +64,7 @@ export class Member {
     this.matchedAtHeartbeat = 0;
     this.sentAtHeartbeat = 0;
     this.hasRegressed = false;
+    this.busyTicks = 0;
     this.clearWindow();
   }
 

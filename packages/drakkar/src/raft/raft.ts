@@ -88,11 +88,18 @@ export class Raft {
   termStartIndex = 0;
   heartbeatNumber = 0;
   lags = false;
+  /** Leader: a member that is too busy for more, 0 for none. */
+  heldBackBy = 0;
   readonly reads = new LeaderReads();
   transferTarget = 0;
   transferElapsed = 0;
   /** A transfer that this replica began and whose new leader is not known yet. */
   awaitedLeader = 0;
+
+  /** More bytes wait to be applied than may. */
+  isOverloaded = false;
+  /** Follower: the leader takes no proposals for now. */
+  leaderIsBusy = false;
 
   /** Follower: acknowledged to the current leader. */
   ackedIndex = 0;
@@ -150,6 +157,11 @@ export class Raft {
   /** Whether the term and vote are durable that every message speaks of (F12). */
   get maySpeak(): boolean {
     return !this.isStateDirty && this.stateWrite <= this.writes.durable;
+  }
+
+  /** No write has become durable for an election timeout, though some wait. */
+  get isStalled(): boolean {
+    return this.stallTicks >= this.config.electionTicks;
   }
 
   /** Entries are applied only when they are durable here (design §4). */
@@ -405,6 +417,7 @@ export class Raft {
   setLeader(leaderId: number): void {
     if (this.leaderId === leaderId) return;
     this.leaderId = leaderId;
+    this.leaderIsBusy = false;
     this.ackedIndex = 0;
     if (leaderId !== 0 && this.awaitedLeader !== 0) {
       const target = this.awaitedLeader;

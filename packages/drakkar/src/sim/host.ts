@@ -105,6 +105,7 @@ export class SimHost {
       snapshotEntries: plan.snapshotEntries,
       compactionOverhead: plan.compactionOverhead,
       preVote: plan.preVote,
+      ...(plan.maxInMemoryLogBytes === 0 ? {} : { maxInMemoryLogBytes: plan.maxInMemoryLogBytes }),
     };
   }
 
@@ -233,7 +234,8 @@ export class SimHost {
   }
 
   reportCounters(host: NodeHost): void {
-    const { log } = engineOf(host);
+    const { log, counters } = engineOf(host);
+    this.owner.count('diskStalls', counters.diskStalls);
     this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);
     this.owner.count('blocksMoved', log.counters['blocksMoved'] ?? 0);
     this.owner.count('groups', log.counters['groups'] ?? 0);

@@ -29,6 +29,8 @@ export interface Plan {
   /** Probability that a sector, or a name, that was not flushed survives a power cut. */
   readonly keepShare: number;
   readonly preVote: boolean;
+  /** 0 for the default. */
+  readonly maxInMemoryLogBytes: number;
   /** More disks are lost than can be borne: nothing may be acknowledged after that. */
   readonly losesMajority: boolean;
 }
@@ -81,6 +83,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     diskMs: dice.pick([0.1, 0.5, 3]),
     keepShare: dice.pick([0, 0.2, 0.5, 0.9, 1]),
     preVote: dice.chance(0.85),
+    maxInMemoryLogBytes: dice.stream('memory').pick([0, 0, 4096, 6000]),
     losesMajority: options.losesMajority ?? dice.stream('majority').chance(0.02),
   };
 }

@@ -13,6 +13,7 @@ import { WatchedMachine } from './machine.ts';
 import { Nemesis } from './nemesis.ts';
 import { Observer } from './observer.ts';
 import { drawPlan, type Plan, type PlanOptions } from './plan.ts';
+import { Readers } from './readers.ts';
 import { Trace } from './trace.ts';
 import { Violation, holds, type ViolationKind } from './violation.ts';
 import type { Workload } from './workload.ts';
@@ -81,6 +82,7 @@ class Run implements HostOwner {
   readonly logger: Logger;
   private readonly workload: Workload;
   private readonly clients: Clients;
+  private readonly readers: Readers;
   private readonly nemesis: Nemesis;
   private violation: Violation | undefined;
   private haltedAt: number | undefined;
@@ -99,19 +101,18 @@ class Run implements HostOwner {
     const membersOf = new Map(this.plan.shards.map(({ shardId, memberIds }) => [shardId, memberIds]));
     const count = (name: string): void => this.count(name);
     this.observer = new Observer(this.hosts, membersOf, this.trace, count);
-    this.clients = new Clients(
-      {
-        plan: this.plan,
-        world,
-        hosts: this.hosts,
-        truths: this.observer.truths,
-        workload: this.workload,
-        trace: this.trace,
-        count,
-        fail: (error) => this.caught(error),
-      },
-      dice.stream('clients'),
-    );
+    const owner = {
+      plan: this.plan,
+      world,
+      hosts: this.hosts,
+      truths: this.observer.truths,
+      workload: this.workload,
+      trace: this.trace,
+      count,
+      fail: (error: unknown) => this.caught(error),
+    };
+    this.clients = new Clients(owner, dice.stream('clients'));
+    this.readers = new Readers(owner, dice.stream('readers'));
     const { plan, machines, hosts, clients } = this;
     this.nemesis = new Nemesis(
       {
@@ -152,6 +153,7 @@ class Run implements HostOwner {
       for (const host of this.hosts) host.start();
       await world.until(() => this.hosts.every((host) => host.isUp), PROGRESS_MS);
       this.nemesis.start();
+      this.readers.start();
       if (this.plan.losesMajority) world.schedule(HALT_AFTER_MS, () => this.loseMajority());
       const work = this.clients.run();
       await world.settle(work, FAULTS_MS).catch(rethrowViolation);
@@ -160,7 +162,7 @@ class Run implements HostOwner {
       this.nemesis.end();
       if (this.plan.losesMajority) await this.staysHalted();
       else await this.progress();
-      this.clients.checkEnd();
+      this.clients.checkEnd(!this.plan.losesMajority);
       this.workload.check?.(({ shardId, id }) => this.observer.truths.get(shardId)?.indexOf.get(id));
       for (const host of this.hosts) if (host.host !== undefined) host.reportCounters(host.host);
       return undefined;
@@ -192,7 +194,15 @@ class Run implements HostOwner {
         throw late(`the replicas of shard ${shardId} did not catch up`);
       });
       this.observer.checkSessions(shardId);
+      await world
+        .until(() => this.readers.hasRead(shardId), PROGRESS_MS)
+        .catch((error: unknown) => {
+          rethrowViolation(error);
+          throw late(`the change stream of shard ${shardId} did not come to its end`);
+        });
+      this.observer.truths.get(shardId)!.checkRead();
     }
+    this.readers.stop();
   }
 
   /** Beyond what can be borne: the disks of most hosts are gone. */

@@ -9,7 +9,7 @@ export const BACKOFF_LAST_MS = 2000;
 /** Accepted connections in all, and those of one address that have not said HELLO. */
 export const CONNECTIONS_MAX = 1024;
 export const CONNECTIONS_MAX_BEFORE_HELLO = 64;
-/** Bytes queued for one peer; frames beyond are dropped, and the protocol asks again. */
+/** Bytes queued for one peer unless the host says otherwise; frames beyond are dropped, and the protocol asks again. */
 export const PEER_QUEUE_MAX_BYTES = 64 * 1024 * 1024;
 /** Snapshot streams at a time, each way. */
 export const SNAPSHOTS_MAX = 16;

@@ -3,13 +3,7 @@ import type { Socket, Timer } from '../env/env.ts';
 import type { Slab } from '../wire/slab.ts';
 import { FrameReceiver } from './frame-receiver.ts';
 import { HelloStatus, Purpose, decodeHello, encodeHello } from './hello.ts';
-import {
-  BACKOFF_FIRST_MS,
-  BACKOFF_LAST_MS,
-  DIAL_TIMEOUT_MS,
-  HELLO_TIMEOUT_MS,
-  PEER_QUEUE_MAX_BYTES,
-} from './limits.ts';
+import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS, DIAL_TIMEOUT_MS, HELLO_TIMEOUT_MS } from './limits.ts';
 import { meansHost } from './target.ts';
 import type { TcpTransport } from './tcp.ts';
 import type { HostIdentity, Peer } from './transport.ts';
@@ -39,8 +33,8 @@ export class TcpPeer implements Peer {
   }
 
   send(slab: Slab, offset: number, lengthBytes: number): boolean {
-    const { counters } = this.transport;
-    if (!this.connected || this.socket!.queuedBytes + lengthBytes > PEER_QUEUE_MAX_BYTES) {
+    const { counters, maxSendQueueBytes } = this.transport;
+    if (!this.connected || this.socket!.queuedBytes + lengthBytes > maxSendQueueBytes) {
       counters.framesDropped++;
       return false;
     }

@@ -8,7 +8,13 @@ import { FRAME_MAX_BYTES } from '../wire/limits.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
 import { FrameReceiver } from './frame-receiver.ts';
 import { HelloStatus, Purpose, decodeHello, encodeHello, type Hello } from './hello.ts';
-import { CONNECTIONS_MAX, CONNECTIONS_MAX_BEFORE_HELLO, HELLO_TIMEOUT_MS, SNAPSHOTS_MAX } from './limits.ts';
+import {
+  PEER_QUEUE_MAX_BYTES,
+  CONNECTIONS_MAX,
+  CONNECTIONS_MAX_BEFORE_HELLO,
+  HELLO_TIMEOUT_MS,
+  SNAPSHOTS_MAX,
+} from './limits.ts';
 import { SnapshotInbound } from './snapshot-inbound.ts';
 import { sendSnapshotStream } from './snapshot-outbound.ts';
 import { meansHost } from './target.ts';
@@ -31,6 +37,8 @@ export interface TcpTransportOptions {
   readonly pool: SlabPool;
   /** Default: a target is its own address. */
   readonly resolve?: Resolve;
+  /** Bytes queued for one peer; more are dropped. Default 64 MiB. */
+  readonly maxSendQueueBytes?: number;
 }
 
 export function createTcpTransport(options: TcpTransportOptions): Transport {
@@ -42,6 +50,7 @@ export class TcpTransport implements Transport {
   readonly env: Env;
   readonly identity: HostIdentity;
   readonly pool: SlabPool;
+  readonly maxSendQueueBytes: number;
   readonly resolve: Resolve;
   readonly counters: TransportCounters = {
     connectionsUp: 0,
@@ -71,6 +80,7 @@ export class TcpTransport implements Transport {
     this.env = options.env;
     this.identity = options.identity;
     this.pool = options.pool;
+    this.maxSendQueueBytes = options.maxSendQueueBytes ?? PEER_QUEUE_MAX_BYTES;
     this.resolve = options.resolve ?? ((target) => target);
     this.listenAddress = options.listenAddress;
     this.address = options.listenAddress;

@@ -41,7 +41,10 @@ export const MESSAGE_TRANSFER = 2;
 /** A heartbeat that only carries the commit index and wants no answer. */
 export const MESSAGE_NO_REPLY = 4;
 
-const KNOWN_FLAGS = MESSAGE_REJECT | MESSAGE_TRANSFER | MESSAGE_NO_REPLY;
+/** In answers: this replica holds more than it can apply. In heartbeats: the leader takes no proposals. */
+export const MESSAGE_BUSY = 16;
+
+const KNOWN_FLAGS = MESSAGE_REJECT | MESSAGE_TRANSFER | MESSAGE_NO_REPLY | MESSAGE_BUSY;
 
 /** A message as an object; made once and filled again and again. Receivers copy what they keep. */
 export class Message {
