@@ -75,9 +75,9 @@ test('deadlines of reads end those that are due and leave the others of their ba
     );
   add('short', 5);
   add('long', 50);
-  const context = reads.close();
+  const context = reads.close(0);
   add('next', 50);
-  const next = reads.close();
+  const next = reads.close(0);
   reads.expire(5);
   assert.deepEqual(heard, ['short late']);
   reads.confirm(context, 3);
