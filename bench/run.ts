@@ -105,7 +105,7 @@ async function stop(host: ChildProcess): Promise<void> {
   await ended;
 }
 
-async function freePorts(count: number): Promise<number[]> {
+export async function freePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(
     Array.from({ length: count }, async () => {
       const server = createServer();

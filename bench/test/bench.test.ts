@@ -40,6 +40,28 @@ for (const args of [
   });
 }
 
+function lastLine(script: string, ...args: string[]): Record<string, unknown> {
+  const path = fileURLToPath(new URL(`../${script}`, import.meta.url));
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    ['--conditions=drakkar-source', path, '--json', ...args],
+    { encoding: 'utf8' },
+  );
+  assert.equal(status, 0, stdout + stderr);
+  return JSON.parse(stdout.trimEnd().split('\n').at(-1)!) as Record<string, unknown>;
+}
+
+test('bench:idle', () => {
+  const { shards, hosts } = lastLine('idle.ts', '--shards', '20', '--seconds', '1', '--writes', '1');
+  assert.equal(shards, 20);
+  assert.equal((hosts as { cpuPercent: number }[]).length, 3);
+});
+
+test('bench:recovery', () => {
+  const { entries } = lastLine('recovery.ts', '--entries', '20000', '--shards', '4', '--rounds', '1');
+  assert.equal(entries, 20_000);
+});
+
 test('a wrong flag is refused', () => {
   const { status, stderr } = spawnSync(process.execPath, ['--conditions=drakkar-source', BENCH, '--shards', 'many'], {
     encoding: 'utf8',

@@ -4,6 +4,8 @@
 export const PENDING_PROPOSALS_MAX = 65_536;
 /** Bytes of one shard's proposals that no block was sealed for yet. */
 export const UNSEALED_BYTES_MAX = 32 * 1024 * 1024;
+/** Buffers of open blocks that are kept for the next shard that needs one. */
+export const FREE_BLOCK_BYTES_MAX = 16 * 1024 * 1024;
 /** Bytes of one shard that are in the log and not applied yet; a leader refuses proposals above it. */
 export const UNAPPLIED_BYTES_MAX = 64 * 1024 * 1024;
 /** Reads of one shard that wait for their answer. */

@@ -4,6 +4,7 @@ import type { BlockRef } from '../wire/block-ref.ts';
 import { BlockHeader } from '../wire/block.ts';
 import { EntryType } from '../wire/entry.ts';
 import { Message } from '../wire/message.ts';
+import type { WakeCause } from '../raft/quiesce.ts';
 import type { Outbox, TransferOutcome } from '../raft/outbox.ts';
 import type { Engine } from './engine.ts';
 import type { Replica } from './replica.ts';
@@ -130,11 +131,21 @@ export class ReplicaOutbox implements Outbox {
 
   leaderChanged(leaderId: number, term: number): void {
     const { replica } = this;
+    this.engine.leaderWatch.changed(replica);
     this.engine.markReady(replica);
     const { shardId, replicaId } = replica;
     const { trace, events } = this.engine;
     if (trace.leader.hasSubscribers) trace.leader.publish({ host: trace.host, shardId, replicaId, leaderId, term });
     events.emit('leaderChanged', { shardId, replicaId, leaderId, term });
+  }
+
+  quiesceChanged(wokenBy: WakeCause | undefined): void {
+    const { counters } = this.engine;
+    if (wokenBy === undefined) counters.quiesced++;
+    else {
+      counters.woken[wokenBy]++;
+      this.engine.ticker.activate(this.replica);
+    }
   }
 
   transferEnded(targetId: number, outcome: TransferOutcome): void {

@@ -2,8 +2,9 @@
 import { invariant } from '../errors.ts';
 import type { BlockHeader } from '../wire/block.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
-import { MESSAGE_NO_REPLY, MESSAGE_REJECT, MessageType, type Message } from '../wire/message.ts';
+import { MESSAGE_NO_REPLY, MESSAGE_QUIESCE, MESSAGE_REJECT, MessageType, type Message } from '../wire/message.ts';
 import { becomeFollower } from './election.ts';
+import * as quiesce from './quiesce.ts';
 import type { Raft } from './raft.ts';
 
 export const BlockVerdict = {
@@ -117,7 +118,9 @@ export function onHeartbeat(raft: Raft, message: Message): void {
   // of what was forgotten to be proven over a restart. Beyond the log's end it proves that something was lost (F6).
   if (message.commit <= raft.log.lastIndex) verify(raft, message.commit, message.commit);
   if ((message.flags & MESSAGE_NO_REPLY) !== 0) return;
+  const isOffer = (message.flags & MESSAGE_QUIESCE) !== 0;
   raft.send(MessageType.HeartbeatResponse, message.from, {
+    flags: isOffer && quiesce.accept(raft, message) ? MESSAGE_QUIESCE : 0,
     logIndex: Math.min(raft.writes.durableIndex, raft.verifiedIndex),
     hint: message.hint,
     logTerm: message.logTerm,

@@ -1,9 +1,10 @@
 /** What a leader does: append, send, count, confirm reads, hand over. */
 import { invariant } from '../errors.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
-import { MESSAGE_NO_REPLY, MessageType, type Message } from '../wire/message.ts';
+import { MESSAGE_NO_REPLY, MESSAGE_QUIESCE, MessageType, type Message } from '../wire/message.ts';
 import { becomeFollower } from './election.ts';
 import { MemberState, type Member } from './member.ts';
+import * as quiesce from './quiesce.ts';
 import { majorityReached } from './quorum.ts';
 import type { Raft } from './raft.ts';
 import type { ReadRequest } from './read-index.ts';
@@ -23,6 +24,7 @@ export function tick(raft: Raft): void {
   }
   if (raft.transferTarget !== 0 && ++raft.transferElapsed >= electionTicks) endTransfer(raft, 'timeout');
   flushReads(raft);
+  raft.idleTicks++;
   if (++raft.heartbeatElapsed >= heartbeatTicks) broadcastHeartbeat(raft);
 }
 
@@ -55,16 +57,20 @@ function isOther(raft: Raft, member: Member): boolean {
 export function broadcastHeartbeat(raft: Raft): void {
   raft.heartbeatElapsed = 0;
   raft.heartbeatNumber++;
+  const flags = quiesce.offer(raft);
   for (const member of raft.members) {
     if (!isOther(raft, member)) continue;
     const commit = Math.min(member.matchIndex, raft.commitIndex);
     if (commit > member.sentCommit) member.sentCommit = commit;
     raft.send(MessageType.Heartbeat, member.replicaId, {
+      flags,
       commit,
       hint: raft.reads.hasRounds ? raft.reads.round : 0,
       logTerm: raft.heartbeatNumber,
     });
   }
+  // Alone, or all others are away.
+  if (flags !== 0) quiesce.settle(raft);
 }
 
 // Sending.
@@ -72,6 +78,7 @@ export function broadcastHeartbeat(raft: Raft): void {
 export function appendOwn(raft: Raft, ref: BlockRef): number {
   invariant(raft.role === 'leader' && ref.term === raft.term, 'only a leader appends, and in its own term');
   invariant(ref.firstIndex === raft.log.lastIndex + 1, 'an own block does not stand at the end of the log');
+  quiesce.touch(raft, 'proposal');
   raft.log.append(ref);
   raft.writes.push(ref, ref.lastIndex);
   if (raft.termStartIndex === 0) raft.termStartIndex = ref.firstIndex;
@@ -262,6 +269,7 @@ export function onHeartbeatResponse(raft: Raft, message: Message): void {
     }
   }
   if (message.hint > 0) confirmRound(raft, member, message.hint);
+  if ((message.flags & MESSAGE_QUIESCE) !== 0) quiesce.onAccepted(raft, member, message);
 }
 
 /** What was under way is lost. A lost probe is not repeated at once: the answer to a heartbeat, or the way being open again, does. */
@@ -312,6 +320,7 @@ export function transferTo(raft: Raft, targetId: number): boolean {
     raft.outbox.transferEnded(targetId, 'target-invalid');
     return false;
   }
+  quiesce.touch(raft, 'operator');
   if (raft.transferTarget === targetId) return true;
   if (raft.transferTarget !== 0) endTransfer(raft, 'superseded');
   raft.transferTarget = targetId;

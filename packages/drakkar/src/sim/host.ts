@@ -105,6 +105,7 @@ export class SimHost {
       snapshotEntries: plan.snapshotEntries,
       compactionOverhead: plan.compactionOverhead,
       preVote: plan.preVote,
+      quiesce: plan.quiesce,
     };
   }
 
@@ -233,10 +234,12 @@ export class SimHost {
   }
 
   reportCounters(host: NodeHost): void {
-    const { log } = engineOf(host);
+    const { log, counters } = engineOf(host);
     this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);
     this.owner.count('blocksMoved', log.counters['blocksMoved'] ?? 0);
     this.owner.count('groups', log.counters['groups'] ?? 0);
+    this.owner.count('quiesced', counters.quiesced);
+    for (const [cause, times] of Object.entries(counters.woken)) this.owner.count(`woken by ${cause}`, times);
   }
 
   /** Waits for a call on this process, or for its end: then `lost`. */

@@ -29,6 +29,11 @@ export interface Plan {
   /** Probability that a sector, or a name, that was not flushed survives a power cut. */
   readonly keepShare: number;
   readonly preVote: boolean;
+  /** Idle shards may fall silent. */
+  readonly quiesce: boolean;
+  /** After every so many calls all clients hold still for a while; 0 for never. */
+  readonly lullEvery: number;
+  readonly lullMs: number;
   /** More disks are lost than can be borne: nothing may be acknowledged after that. */
   readonly losesMajority: boolean;
 }
@@ -60,8 +65,12 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     shards.push({ shardId, memberIds: memberIds.sort((a, b) => a - b) });
   }
   const heartbeatRtt = dice.pick([1, 1, 2]);
+  const idle = dice.stream('idle');
   const drawn = drawFaults(dice);
   const faults = options.faults ?? drawn;
+  const quiesce = idle.chance(0.8);
+  const lullEvery = quiesce ? idle.pick([0, 30, 60, 120]) : 0;
+  const lullMs = idle.pick([300, 600, 1200]);
   return {
     hostCount,
     shards,
@@ -81,6 +90,9 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     diskMs: dice.pick([0.1, 0.5, 3]),
     keepShare: dice.pick([0, 0.2, 0.5, 0.9, 1]),
     preVote: dice.chance(0.85),
+    quiesce,
+    lullEvery,
+    lullMs,
     losesMajority: options.losesMajority ?? dice.stream('majority').chance(0.02),
   };
 }

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { seededRandom } from 'drakkar/testing';
 import type { RaftConfig } from '../../src/raft/config.ts';
 import type { Outbox, TransferOutcome } from '../../src/raft/outbox.ts';
+import type { WakeCause } from '../../src/raft/quiesce.ts';
 import { BlockVerdict, Raft } from '../../src/raft/raft.ts';
 import { BlockHeader } from '../../src/wire/block.ts';
 import { BlockRef, type BlockPlace } from '../../src/wire/block-ref.ts';
@@ -54,6 +55,7 @@ export class Node implements Outbox {
   readonly transfers: [target: number, outcome: TransferOutcome][] = [];
   readonly snapshotsAsked: number[] = [];
   readonly regressed: number[] = [];
+  readonly silences: string[] = [];
 
   constructor(cluster: RaftCluster, id: number) {
     this.cluster = cluster;
@@ -225,6 +227,10 @@ export class Node implements Outbox {
     if (leaderId === this.id) this.cluster.elected(this.id, term);
   }
 
+  quiesceChanged(wokenBy: WakeCause | undefined): void {
+    this.silences.push(wokenBy ?? 'quiesced');
+  }
+
   transferEnded(targetId: number, outcome: TransferOutcome): void {
     this.transfers.push([targetId, outcome]);
   }
@@ -259,6 +265,7 @@ export class RaftCluster {
       heartbeatTicks: 1,
       preVote: true,
       checkQuorum: true,
+      quiesce: false,
       maxInflightBlocks: 16,
       maxInflightBytes: 1 << 20,
       maxSendBytes: 1 << 20,
