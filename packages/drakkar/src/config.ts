@@ -72,6 +72,12 @@ export interface ReplicaOptions {
   readonly preVote?: boolean;
   /** A leader without contact to a majority steps down (thesis §6.2). Default true. */
   readonly checkQuorum?: boolean;
+  /**
+   * An idle shard falls silent: after twice the election timeout without a write or read it sends no heartbeats and costs no CPU, until
+   * a proposal, a read, a message or the loss of a host wakes it. Hosts watch each other instead, so that a dead leader is
+   * noticed as soon as ever. Off on one replica, the whole shard stays awake. Default true.
+   */
+  readonly quiesce?: boolean;
   /** A snapshot is taken automatically every so many applied entries; 0 for never. Default 100,000. */
   readonly snapshotEntries?: number;
   /** Entries kept in the log behind a snapshot, for followers that lag a little. Default 10,000. */
@@ -224,6 +230,7 @@ const REPLICA_RULES: Record<keyof ReplicaOptions, Rule> = {
   heartbeatRtt: isInteger(1, 100_000),
   preVote: isBoolean,
   checkQuorum: isBoolean,
+  quiesce: isBoolean,
   snapshotEntries: isInteger(0, MAX_ID),
   compactionOverhead: isInteger(0, MAX_ID),
   maxInMemoryLogBytes: isInteger(IN_MEMORY_LOG_BYTES_MIN, MAX_ID),

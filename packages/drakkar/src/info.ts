@@ -31,6 +31,8 @@ export interface ShardInfo {
   readonly state: ReplicaStatus;
   readonly failure: DrakkarError | undefined;
   readonly role: Role;
+  /** Idle, and silent until somebody wants something. */
+  readonly quiesced: boolean;
   /** 0: none known. */
   readonly leaderId: number;
   readonly term: number;
@@ -105,6 +107,7 @@ export function describeShard(replica: Replica): ShardInfo {
     state: replica.status,
     failure: replica.failure,
     role: raft.role,
+    quiesced: raft.isQuiesced,
     leaderId: raft.leaderId,
     term: raft.term,
     commitIndex: raft.commitIndex,

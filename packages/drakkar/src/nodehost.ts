@@ -47,6 +47,8 @@ import { SlabPool } from './wire/slab.ts';
 import { openWal } from './wal/wal.ts';
 
 const NO_OPTIONS: CallOptions = {};
+/** `whenReady` without a leader looks for an abort this often. */
+const LEADER_LOOK_MS = 1000;
 
 export class NodeHost {
   private readonly env: Env;
@@ -208,6 +210,7 @@ export class NodeHost {
           heartbeatTicks: options.heartbeatRtt ?? DEFAULTS.heartbeatRtt,
           preVote: options.preVote ?? true,
           checkQuorum: options.checkQuorum ?? true,
+          quiesce: options.quiesce ?? true,
           snapshotEntries: options.snapshotEntries ?? DEFAULTS.snapshotEntries,
           compactionOverhead: options.compactionOverhead ?? DEFAULTS.compactionOverhead,
           maxInMemoryLogBytes: options.maxInMemoryLogBytes ?? DEFAULTS.maxInMemoryLogBytes,
@@ -390,13 +393,17 @@ export class NodeHost {
       const leftMs = deadline - this.env.clock.nowMs();
       if (leftMs <= 0)
         throw new DrakkarError('ERR_TIMEOUT', `shard ${shardId} was not ready in time`, { outcome: 'not-applied' });
+      if (options.signal?.aborted === true) throw new DrakkarError('ERR_ABORTED', 'the call was aborted');
+      if (replica.raft.leaderId === 0) {
+        await this.engine.leaderWaits.wait(replica, this.env.scheduler, Math.min(leftMs, LEADER_LOOK_MS));
+        continue;
+      }
       try {
         // A linearizable read of nothing: answered only when both hold.
         await this.within(this.shard(shardId).barrier(leftMs), options, 'nothing was changed', 'not-applied');
         return;
       } catch (error) {
-        if (options.signal?.aborted === true) throw error;
-        if (!DrakkarError.is(error) || !error.retryable) throw error;
+        if (!DrakkarError.is(error) || !error.retryable || error.code === 'ERR_ABORTED') throw error;
         await new Promise<void>((resolve) => void this.env.scheduler.after(this.tickMs, resolve));
       }
     }

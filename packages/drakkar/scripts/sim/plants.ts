@@ -138,6 +138,31 @@ export const PLANTS: readonly Plant[] = [
     from: '      member.isWaiting = false;\n      raft.lags = true;\n    }\n  } else if',
     to: '      raft.lags = true;\n    }\n  } else if',
   },
+  // Silence.
+  {
+    name: 'sleepers-ignore-the-loss-of-their-leader',
+    file: 'raft/quiesce.ts',
+    from: "if (raft.isQuiesced && (raft.role === 'leader' || raft.leaderId === replicaId)) wake",
+    to: "if (raft.isQuiesced && raft.role === 'leader') wake",
+  },
+  {
+    name: 'only-broken-connections-count-as-lost-hosts',
+    file: 'engine/liveness.ts',
+    from: 'if (link.isUp && !isHeard) this.lose(link);',
+    to: 'if (link.isUp && !isHeard) link.heardTick = tickCount;',
+  },
+  {
+    name: 'a-silent-leader-leaves-somebody-behind',
+    file: 'raft/quiesce.ts',
+    from: 'return member.matchIndex === lastIndex && !member.hasRegressed;',
+    to: 'return !member.hasRegressed;',
+  },
+  {
+    name: 'messages-do-not-wake',
+    file: 'raft/raft.ts',
+    from: "    if (this.isQuiesced && !quiesce.isPartOfSilence(this, message)) quiesce.wake(this, 'message');\n",
+    to: '',
+  },
   // Reads.
   {
     name: 'reads-before-the-first-commit-of-the-term',
@@ -160,8 +185,8 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'reads-before-they-are-applied',
     file: 'engine/replica.ts',
-    from: 'if (!this.reads.isServable(appliedIndex)) return;\n    const startedMs = this.reads.serve(appliedIndex, this.lookup);',
-    to: 'const startedMs = this.reads.serve(Number.MAX_SAFE_INTEGER - 1, this.lookup);',
+    from: 'if (!this.reads.isServable(appliedIndex)) return;\n    const startedMs = this.reads.serve(appliedIndex, this);',
+    to: 'const startedMs = this.reads.serve(Number.MAX_SAFE_INTEGER - 1, this);',
   },
   // Who reads the log.
   {

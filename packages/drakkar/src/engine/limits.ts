@@ -6,6 +6,8 @@ export const PENDING_PROPOSALS_MAX = 65_536;
 export const UNSEALED_BYTES_MAX = 32 * 1024 * 1024;
 /** Least that `maxInMemoryLogBytes` may be. */
 export const IN_MEMORY_LOG_BYTES_MIN = 4096;
+/** Buffers of open blocks that are kept for the next shard that needs one. */
+export const FREE_BLOCK_BYTES_MAX = 16 * 1024 * 1024;
 /** Reads of one shard that wait for their answer. */
 export const PENDING_READS_MAX = 65_536;
 /** Above this the turn seals nothing: proposals wait in their open blocks until a group is durable (hot-path §7.8). */

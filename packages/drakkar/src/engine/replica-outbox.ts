@@ -4,6 +4,7 @@ import type { BlockRef } from '../wire/block-ref.ts';
 import { BlockHeader } from '../wire/block.ts';
 import { EntryType } from '../wire/entry.ts';
 import { Message } from '../wire/message.ts';
+import type { WakeCause } from '../raft/quiesce.ts';
 import type { Outbox, TransferOutcome } from '../raft/outbox.ts';
 import type { Engine } from './engine.ts';
 import { reasonNotToRead } from './pressure.ts';
@@ -130,12 +131,22 @@ export class ReplicaOutbox implements Outbox {
 
   leaderChanged(leaderId: number, term: number): void {
     const { replica } = this;
+    this.engine.leaderWaits.changed(replica);
     this.engine.markReady(replica);
     replica.onlookers.leaderChanged();
     const { shardId, replicaId } = replica;
     const { trace, events } = this.engine;
     if (trace.leader.hasSubscribers) trace.leader.publish({ host: trace.host, shardId, replicaId, leaderId, term });
     events.emit('leaderChanged', { shardId, replicaId, leaderId, term });
+  }
+
+  quiesceChanged(wokenBy: WakeCause | undefined): void {
+    const { counters } = this.engine;
+    if (wokenBy === undefined) counters.quiesced++;
+    else {
+      counters.woken[wokenBy]++;
+      this.engine.ticker.activate(this.replica);
+    }
   }
 
   transferEnded(targetId: number, outcome: TransferOutcome): void {

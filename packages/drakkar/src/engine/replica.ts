@@ -9,6 +9,7 @@ import { EntryType, skipEntries, type SessionFields } from '../wire/entry.ts';
 import { FrameType } from '../wire/frame.ts';
 import type { Membership } from '../wire/membership.ts';
 import type { Message } from '../wire/message.ts';
+import * as quiesce from '../raft/quiesce.ts';
 import type { Raft } from '../raft/raft.ts';
 import { ApplyStatus, errorOfStatus, type ApplySink } from '../rsm/apply-sink.ts';
 import type { Rsm } from '../rsm/rsm.ts';
@@ -25,6 +26,7 @@ import { StageSample } from './stages.ts';
 import { traceApply, traceForward, traceProposal, traceRead } from './trace.ts';
 import { Onlookers } from './onlookers.ts';
 import { busyError, diskFullError, onStall, reasonNotToRead, reasonToRefuse } from './pressure.ts';
+import type { ReplicaOutbox } from './replica-outbox.ts';
 import { BatchState, PendingRing, type ProposeCallback } from './pending-ring.ts';
 
 export interface ReplicaSettings {
@@ -62,8 +64,9 @@ export class Replica implements ApplySink {
   readonly settings: ReplicaSettings;
   readonly shardId: number;
   readonly replicaId: number;
-  /** Set right after construction: the core needs the outbox, which needs this. */
+  /** Both set right after construction: the core needs the outbox, which needs this. */
   raft!: Raft;
+  outbox!: ReplicaOutbox;
   readonly rsm: Rsm;
   readonly snapshotter: Snapshotter;
   status: ReplicaStatus = 'running';
@@ -71,7 +74,7 @@ export class Replica implements ApplySink {
 
   /** Part of the key of every entry proposed here; new at every start. */
   readonly nonce: number;
-  readonly openBlock = new OpenBlock();
+  readonly openBlock: OpenBlock;
   readonly pending = new PendingRing();
   readonly reads = new PendingReads();
   private readonly sample = new StageSample();
@@ -80,6 +83,8 @@ export class Replica implements ApplySink {
 
   /** In the engine's list of replicas that the next turn looks at. */
   isReady = false;
+  /** In the list of those that get ticks. */
+  isTicking = false;
   /** A block went out in this turn, so the commit index needs no message of its own. */
   sentBlock = false;
   /** Why no proposal is taken at the moment. */
@@ -90,7 +95,7 @@ export class Replica implements ApplySink {
   /** By slot: the peer a member lives at (undefined for this replica). */
   peers: (Peer | undefined)[] = [];
   /** Addressee sets by slot mask, filled as masks come up. */
-  readonly sets = new Map<number, AddresseeSet>();
+  sets: Map<number, AddresseeSet> | undefined;
   /** By slot: the inbound session whose incarnation was checked against the pin; negative when it was refused. */
   verifiedSessions: number[] = [];
 
@@ -107,7 +112,7 @@ export class Replica implements ApplySink {
   isRestoring = false;
   /** Blocks are being read from the log. */
   isFetching = false;
-  readonly stopController = new AbortController();
+  private stopController: AbortController | undefined;
 
   constructor(
     engine: Engine,
@@ -123,9 +128,17 @@ export class Replica implements ApplySink {
     this.replicaId = settings.replicaId;
     this.rsm = rsm;
     this.snapshotter = snapshotter;
+    this.openBlock = new OpenBlock(engine.blockBuffers);
     this.bootstrap = bootstrap;
     this.pins = [...pins];
     this.nonce = engine.env.random.u32() || 1;
+  }
+
+  /** Ends with the replica. Made for the few that ask, which shards without a snapshot never do. */
+  get stopSignal(): AbortSignal {
+    this.stopController ??= new AbortController();
+    if (this.status !== 'running') this.stopController.abort(this.unavailable());
+    return this.stopController.signal;
   }
 
   get membership(): Membership {
@@ -285,6 +298,7 @@ export class Replica implements ApplySink {
   }
 
   private addresseeSet(mask: number): AddresseeSet {
+    this.sets ??= new Map();
     let set = this.sets.get(mask);
     if (set === undefined) {
       const peers: Peer[] = [];
@@ -300,6 +314,7 @@ export class Replica implements ApplySink {
 
   /** A follower's proposals go to the leader, once (design §7.6). Without one they certainly were not applied. */
   private passOn(): void {
+    quiesce.touch(this.raft, 'proposal');
     const leader = this.raft.leaderId === 0 ? undefined : this.peerOf(this.raft.leaderId);
     for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take()) {
       if (leader === undefined || !this.forward(leader, block)) {
@@ -392,14 +407,16 @@ export class Replica implements ApplySink {
   serveReads(): void {
     const { appliedIndex } = this.raft;
     if (!this.reads.isServable(appliedIndex)) return;
-    const startedMs = this.reads.serve(appliedIndex, this.lookup);
+    const startedMs = this.reads.serve(appliedIndex, this);
     if (startedMs < 0) return;
     const sinceMs = this.engine.env.clock.nowMs() - startedMs;
     this.engine.stages.read.observe(sinceMs);
     traceRead(this, sinceMs);
   }
 
-  private readonly lookup = (query: unknown): unknown => (query === BARRIER ? undefined : this.rsm.lookup(query));
+  lookup(query: unknown): unknown {
+    return query === BARRIER ? undefined : this.rsm.lookup(query);
+  }
 
   /** From the state machine, for each entry that was proposed here. */
   applied(sequence: number, _index: number, status: ApplyStatus, result: Result): void {
@@ -413,12 +430,13 @@ export class Replica implements ApplySink {
     this.raft.tick();
     if (this.raft.stallTicks === this.settings.electionTicks) onStall(this);
     this.heldOff = reasonToRefuse(this);
-    if (this.pending.count > 0) this.pending.expire(tickCount, this.timeoutError);
+    if (this.pending.mayExpire(tickCount)) this.pending.expire(tickCount, () => this.timeoutError());
     this.reads.expire(tickCount);
   }
 
-  private readonly timeoutError = (): DrakkarError =>
-    new DrakkarError('ERR_TIMEOUT', `a proposal to shard ${this.shardId} was not answered in time`);
+  private timeoutError(): DrakkarError {
+    return new DrakkarError('ERR_TIMEOUT', `a proposal to shard ${this.shardId} was not answered in time`);
+  }
 
   /** The proposals in blocks that a newer leader's entries replaced may still be committed by a third one. */
   failTruncated(ref: BlockRef, fromIndex: number): void {
@@ -458,6 +476,6 @@ export class Replica implements ApplySink {
     this.reads.failAll(unsealed);
     this.held.length = 0;
     this.onlookers.end(this.status === 'failed' ? error : undefined);
-    this.stopController.abort(error);
+    this.stopController?.abort(error);
   }
 }

@@ -8,6 +8,8 @@ export interface RaftConfig {
   readonly heartbeatTicks: number;
   readonly preVote: boolean;
   readonly checkQuorum: boolean;
+  /** May fall silent when idle; needs somebody who tells of hosts that are lost. */
+  readonly quiesce: boolean;
   /** Blocks and bytes under way to one follower before the leader waits for an acknowledgement. */
   readonly maxInflightBlocks: number;
   readonly maxInflightBytes: number;

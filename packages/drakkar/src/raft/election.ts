@@ -101,6 +101,8 @@ function becomeLeader(raft: Raft): void {
   raft.role = 'leader';
   raft.electionElapsed = 0;
   raft.heartbeatElapsed = 0;
+  raft.idleTicks = 0;
+  raft.offeredFrom = 0;
   raft.termStartIndex = 0;
   raft.transferTarget = 0;
   raft.heldBackBy = 0;

@@ -2,9 +2,17 @@
 import { invariant } from '../errors.ts';
 import type { BlockHeader } from '../wire/block.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
-import { MESSAGE_BUSY, MESSAGE_NO_REPLY, MESSAGE_REJECT, MessageType, type Message } from '../wire/message.ts';
+import {
+  MESSAGE_BUSY,
+  MESSAGE_NO_REPLY,
+  MESSAGE_QUIESCE,
+  MESSAGE_REJECT,
+  MessageType,
+  type Message,
+} from '../wire/message.ts';
 import { becomeFollower } from './election.ts';
 import { answerFlags } from './pressure.ts';
+import * as quiesce from './quiesce.ts';
 import type { Raft } from './raft.ts';
 
 export const BlockVerdict = {
@@ -123,8 +131,9 @@ export function onHeartbeat(raft: Raft, message: Message): void {
   if (message.commit <= raft.log.lastIndex) verify(raft, message.commit, message.commit);
   raft.leaderIsBusy = (message.flags & MESSAGE_BUSY) !== 0;
   if ((message.flags & MESSAGE_NO_REPLY) !== 0) return;
+  const isOffer = (message.flags & MESSAGE_QUIESCE) !== 0;
   raft.send(MessageType.HeartbeatResponse, message.from, {
-    flags: answerFlags(raft),
+    flags: answerFlags(raft) | (isOffer && quiesce.accept(raft, message) ? MESSAGE_QUIESCE : 0),
     logIndex: Math.min(raft.writes.durableIndex, raft.verifiedIndex),
     hint: message.hint,
     logTerm: message.logTerm,

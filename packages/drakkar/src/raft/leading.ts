@@ -1,10 +1,11 @@
 /** What a leader does: append, send, count, confirm reads, hand over. */
 import { invariant } from '../errors.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
-import { MESSAGE_NO_REPLY, MessageType, type Message } from '../wire/message.ts';
+import { MESSAGE_NO_REPLY, MESSAGE_QUIESCE, MessageType, type Message } from '../wire/message.ts';
 import { becomeFollower } from './election.ts';
 import { MemberState, type Member } from './member.ts';
 import { heartbeatFlags, isPaused, onAnswer, tick as tickPressure } from './pressure.ts';
+import * as quiesce from './quiesce.ts';
 import { majorityReached } from './quorum.ts';
 import type { Raft } from './raft.ts';
 import type { ReadRequest } from './read-index.ts';
@@ -25,6 +26,7 @@ export function tick(raft: Raft): void {
   if (raft.transferTarget !== 0 && ++raft.transferElapsed >= electionTicks) endTransfer(raft, 'timeout');
   tickPressure(raft);
   flushReads(raft);
+  raft.idleTicks++;
   if (++raft.heartbeatElapsed >= heartbeatTicks) broadcastHeartbeat(raft);
 }
 
@@ -57,7 +59,7 @@ function isOther(raft: Raft, member: Member): boolean {
 export function broadcastHeartbeat(raft: Raft): void {
   raft.heartbeatElapsed = 0;
   raft.heartbeatNumber++;
-  const flags = heartbeatFlags(raft);
+  const flags = heartbeatFlags(raft) | quiesce.offer(raft);
   for (const member of raft.members) {
     if (!isOther(raft, member)) continue;
     const commit = Math.min(member.matchIndex, raft.commitIndex);
@@ -69,6 +71,8 @@ export function broadcastHeartbeat(raft: Raft): void {
       logTerm: raft.heartbeatNumber,
     });
   }
+  // Alone, or all others are away.
+  if (flags !== 0) quiesce.settle(raft);
 }
 
 // Sending.
@@ -76,6 +80,7 @@ export function broadcastHeartbeat(raft: Raft): void {
 export function appendOwn(raft: Raft, ref: BlockRef): number {
   invariant(raft.role === 'leader' && ref.term === raft.term, 'only a leader appends, and in its own term');
   invariant(ref.firstIndex === raft.log.lastIndex + 1, 'an own block does not stand at the end of the log');
+  quiesce.touch(raft, 'proposal');
   raft.log.append(ref);
   raft.writes.push(ref, ref.lastIndex);
   if (raft.termStartIndex === 0) raft.termStartIndex = ref.firstIndex;
@@ -268,6 +273,7 @@ export function onHeartbeatResponse(raft: Raft, message: Message): void {
     }
   }
   if (message.hint > 0) confirmRound(raft, member, message.hint);
+  if ((message.flags & MESSAGE_QUIESCE) !== 0) quiesce.onAccepted(raft, member, message);
 }
 
 /** What was under way is lost. A lost probe is not repeated at once: the answer to a heartbeat, or the way being open again, does. */
@@ -318,6 +324,7 @@ export function transferTo(raft: Raft, targetId: number): boolean {
     raft.outbox.transferEnded(targetId, 'target-invalid');
     return false;
   }
+  quiesce.touch(raft, 'operator');
   if (raft.transferTarget === targetId) return true;
   if (raft.transferTarget !== 0) endTransfer(raft, 'superseded');
   raft.transferTarget = targetId;

@@ -48,6 +48,8 @@ export class Clients {
   private operationsLeft: number;
   private callCount = 0;
   private exportCount = 0;
+  /** All clients hold still until then. */
+  private lullUntilMs = 0;
   /** Calls that certainly were not applied, with their shards. */
   private readonly refused: { readonly token: number; readonly truth: ShardTruth }[] = [];
   /** Calls that were told to be committed, and where. */
@@ -76,15 +78,18 @@ export class Clients {
 
   private async runClient(client: number): Promise<void> {
     const dice = this.dice.stream(`client ${client}`);
-    const { plan, workload, hosts } = this.owner;
+    const { plan, workload, hosts, world } = this.owner;
     while (this.operationsLeft > 0) {
       await this.sleep(dice.exponential(plan.thinkMs));
+      if (world.nowMs() < this.lullUntilMs) await this.sleep(this.lullUntilMs - world.nowMs());
       const { shardId, memberIds } = dice.pick(plan.shards);
       const up = hosts.filter((host) => host.isUp && memberIds.includes(host.id));
       if (up.length === 0) continue;
       const leader = this.leaderOf(shardId);
       const host = leader !== undefined && dice.chance(0.5) ? leader : dice.pick(up);
       this.operationsLeft--;
+      if (plan.lullEvery > 0 && this.operationsLeft % plan.lullEvery === 0)
+        this.lullUntilMs = world.nowMs() + plan.lullMs;
       if (workload.query !== undefined && dice.chance(0.35)) await this.read(dice, client, host, shardId);
       else if (dice.chance(0.25)) await this.proposeInSession(dice, client, host, shardId);
       else if (dice.chance(0.1)) await this.proposeBatch(dice, client, host, shardId);

@@ -106,6 +106,7 @@ export class SimHost {
       compactionOverhead: plan.compactionOverhead,
       preVote: plan.preVote,
       ...(plan.maxInMemoryLogBytes === 0 ? {} : { maxInMemoryLogBytes: plan.maxInMemoryLogBytes }),
+      quiesce: plan.quiesce,
     };
   }
 
@@ -239,6 +240,8 @@ export class SimHost {
     this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);
     this.owner.count('blocksMoved', log.counters['blocksMoved'] ?? 0);
     this.owner.count('groups', log.counters['groups'] ?? 0);
+    this.owner.count('quiesced', counters.quiesced);
+    for (const [cause, times] of Object.entries(counters.woken)) this.owner.count(`woken by ${cause}`, times);
   }
 
   /** Waits for a call on this process, or for its end: then `lost`. */

@@ -31,6 +31,11 @@ export interface Plan {
   readonly preVote: boolean;
   /** 0 for the default. */
   readonly maxInMemoryLogBytes: number;
+  /** Idle shards may fall silent. */
+  readonly quiesce: boolean;
+  /** After every so many calls all clients hold still for a while; 0 for never. */
+  readonly lullEvery: number;
+  readonly lullMs: number;
   /** More disks are lost than can be borne: nothing may be acknowledged after that. */
   readonly losesMajority: boolean;
 }
@@ -62,8 +67,12 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     shards.push({ shardId, memberIds: memberIds.sort((a, b) => a - b) });
   }
   const heartbeatRtt = dice.pick([1, 1, 2]);
+  const idle = dice.stream('idle');
   const drawn = drawFaults(dice);
   const faults = options.faults ?? drawn;
+  const quiesce = idle.chance(0.8);
+  const lullEvery = quiesce ? idle.pick([0, 30, 60, 120]) : 0;
+  const lullMs = idle.pick([300, 600, 1200]);
   return {
     hostCount,
     shards,
@@ -84,6 +93,9 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     keepShare: dice.pick([0, 0.2, 0.5, 0.9, 1]),
     preVote: dice.chance(0.85),
     maxInMemoryLogBytes: dice.stream('memory').pick([0, 0, 4096, 6000]),
+    quiesce,
+    lullEvery,
+    lullMs,
     losesMajority: options.losesMajority ?? dice.stream('majority').chance(0.02),
   };
 }

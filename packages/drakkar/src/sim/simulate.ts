@@ -12,6 +12,7 @@ import type { StateWatcher } from './log.ts';
 import { WatchedMachine } from './machine.ts';
 import { Nemesis } from './nemesis.ts';
 import { Observer } from './observer.ts';
+import { staysAlive } from './silence.ts';
 import { drawPlan, type Plan, type PlanOptions } from './plan.ts';
 import { Readers } from './readers.ts';
 import { Trace } from './trace.ts';
@@ -80,6 +81,7 @@ class Run implements HostOwner {
   readonly observer: Observer;
   readonly counters = new Map<string, number>();
   readonly logger: Logger;
+  readonly idleDice: Dice;
   private readonly workload: Workload;
   private readonly clients: Clients;
   private readonly readers: Readers;
@@ -90,6 +92,7 @@ class Run implements HostOwner {
   constructor(options: SimulationOptions) {
     const dice = new Dice(options.seed, 'run');
     this.plan = drawPlan(dice.stream('plan'), options);
+    this.idleDice = dice.stream('idle');
     this.workload = options.workload;
     this.machines = new MemoryMachines(options.seed);
     const { world } = this.machines;
@@ -203,6 +206,7 @@ class Run implements HostOwner {
       this.observer.truths.get(shardId)!.checkRead();
     }
     this.readers.stop();
+    for (const shard of this.plan.shards) await staysAlive(this, shard);
   }
 
   /** Beyond what can be borne: the disks of most hosts are gone. */

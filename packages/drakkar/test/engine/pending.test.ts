@@ -81,11 +81,11 @@ test('deadlines of reads end those that are due and leave the others of their ba
   reads.expire(5);
   assert.deepEqual(heard, ['short late']);
   reads.confirm(context, 3);
-  reads.serve(3, (query) => `of ${String(query)}`);
+  reads.serve(3, { lookup: (query) => `of ${String(query)}` });
   assert.deepEqual(heard, ['short late', 'long of long']);
   reads.confirm(next, 9);
-  reads.serve(8, String);
+  reads.serve(8, { lookup: String });
   assert.equal(reads.count, 1, 'served before its index was applied');
-  reads.serve(9, () => 'now');
+  reads.serve(9, { lookup: () => 'now' });
   assert.deepEqual(heard.slice(2), ['next now']);
 });

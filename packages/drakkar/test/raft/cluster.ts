@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { seededRandom } from 'drakkar/testing';
 import type { RaftConfig } from '../../src/raft/config.ts';
 import type { Outbox, TransferOutcome } from '../../src/raft/outbox.ts';
+import type { WakeCause } from '../../src/raft/quiesce.ts';
 import { BlockVerdict, Raft } from '../../src/raft/raft.ts';
 import { BlockHeader } from '../../src/wire/block.ts';
 import { BlockRef, type BlockPlace } from '../../src/wire/block-ref.ts';
@@ -56,6 +57,7 @@ export class Node implements Outbox {
   readonly regressed: number[] = [];
   /** Its state machine does not get beyond. */
   appliesUpTo = Number.POSITIVE_INFINITY;
+  readonly silences: string[] = [];
 
   constructor(cluster: RaftCluster, id: number) {
     this.cluster = cluster;
@@ -228,6 +230,10 @@ export class Node implements Outbox {
     if (leaderId === this.id) this.cluster.elected(this.id, term);
   }
 
+  quiesceChanged(wokenBy: WakeCause | undefined): void {
+    this.silences.push(wokenBy ?? 'quiesced');
+  }
+
   transferEnded(targetId: number, outcome: TransferOutcome): void {
     this.transfers.push([targetId, outcome]);
   }
@@ -269,6 +275,7 @@ export class RaftCluster {
       heartbeatTicks: 1,
       preVote: true,
       checkQuorum: true,
+      quiesce: false,
       maxInflightBlocks: 16,
       maxInflightBytes: 1 << 20,
       maxSendBytes: 1 << 20,

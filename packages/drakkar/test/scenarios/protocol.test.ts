@@ -297,7 +297,6 @@ test('scenario 58: a change of leader drops the reads that wait, each once', () 
 });
 
 const MISSING: readonly (readonly [number, string, string])[] = [
-  [30, 'a quiesced group wakes when its leader dies', 'quiesce'],
   [36, 'the single-server bug', 'membership changes'],
   [37, 'a second change while one is pending', 'membership changes'],
   [38, 'no campaign over a committed, unapplied change', 'membership changes'],
