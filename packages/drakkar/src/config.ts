@@ -14,6 +14,7 @@ import type { GossipOptions } from './registry/gossip.ts';
 import { META_MAX_BYTES, SEEDS_MAX } from './registry/limits.ts';
 import type { Registry, RegistryContext } from './registry/registry.ts';
 import { PEER_QUEUE_MAX_BYTES } from './transport/limits.ts';
+import type { ReloadTlsOptions, TlsOptions, TransportSecurity } from './transport/security.ts';
 import { isHostId } from './transport/target.ts';
 import type { HostIdentity, Resolve, Transport } from './transport/transport.ts';
 
@@ -40,6 +41,8 @@ export interface NodeHostOptions {
   readonly gossip?: GossipOptions;
   /** Another way to find hosts by what members name them by. Instead of `gossip`. */
   readonly registry?: (context: RegistryContext) => Registry;
+  /** Certificates: every connection between hosts proves by them who it is. Default: plain connections, for trusted networks only. */
+  readonly tls?: TlsOptions;
   /** Any pino-shaped logger. Default: silence. */
   readonly logger?: Logger;
   /** The outside world; for tests and simulation. Default: this machine. */
@@ -54,6 +57,7 @@ export interface NodeHostOptions {
     pool: SlabPool;
     resolve: Resolve;
     maxSendQueueBytes: number;
+    security: TransportSecurity | undefined;
   }) => Transport;
 }
 
@@ -215,6 +219,7 @@ const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
     accepts: (value) => typeof value === 'string' && isHostId(value),
   },
   gossip: isObject,
+  tls: isObject,
   registry: isFunction,
   logger: isLogger,
   env: isObject,
@@ -260,6 +265,25 @@ const GOSSIP_RULES: Record<keyof GossipOptions, Rule> = {
   periodMs: isInteger(10, 60_000),
 };
 
+const isPemOrPath: Rule = { ...isText, allowed: 'PEM text or the path of a file with it' };
+const TLS_FILE_RULES = { ca: isPemOrPath, cert: isPemOrPath, key: isPemOrPath, crl: isPemOrPath };
+
+const TLS_RULES: Record<keyof TlsOptions, Rule> = {
+  ca: required(isPemOrPath),
+  cert: required(isPemOrPath),
+  key: required(isPemOrPath),
+  crl: isPemOrPath,
+  roles: {
+    allowed: 'one or more URIs',
+    accepts: (value) =>
+      Array.isArray(value) && value.length > 0 && value.every((uri) => typeof uri === 'string' && URL.canParse(uri)),
+  },
+  connectionMaxAgeMs: isInteger(1000, 604_800_000),
+  reloadIntervalMs: isInteger(0, 86_400_000),
+};
+
+const RELOAD_TLS_RULES: Record<keyof ReloadTlsOptions, Rule> = { ...TLS_FILE_RULES, disconnect: isBoolean };
+
 const CALL_RULES: Record<keyof CallOptions, Rule> = {
   timeoutMs: isInteger(1, 86_400_000),
   signal: {
@@ -286,6 +310,9 @@ const WATCH_RULES: Record<keyof WatchOptions, Rule> = {
   signal: CALL_RULES.signal,
 };
 
+/** Never shown, not even in part, unless there is nothing in it. */
+const SECRETS: ReadonlySet<string> = new Set(['key', 'keys']);
+
 export function check(what: string, options: unknown, rules: Readonly<Record<string, Rule>>): void {
   if (typeof options !== 'object' || options === null) {
     throw new DrakkarError('ERR_INVALID_OPTION', `${what}: expected an object with options, got ${show(options)}`);
@@ -300,7 +327,10 @@ export function check(what: string, options: unknown, rules: Readonly<Record<str
     const value = (options as Record<string, unknown>)[name];
     if (value === undefined && rule.required !== true) continue;
     if (value === undefined || !rule.accepts(value)) {
-      throw new DrakkarError('ERR_INVALID_OPTION', `${what}: ${name} is ${show(value)}; expected ${rule.allowed}`);
+      throw new DrakkarError(
+        'ERR_INVALID_OPTION',
+        `${what}: ${name} is ${SECRETS.has(name) ? hide(value) : show(value)}; expected ${rule.allowed}`,
+      );
     }
   }
 }
@@ -314,13 +344,22 @@ function show(value: unknown): string {
   }
 }
 
+function hide(value: unknown): string {
+  return value === undefined || (Array.isArray(value) && value.length === 0) ? show(value) : 'something else';
+}
+
 export function checkHostOptions(options: NodeHostOptions): void {
   check('NodeHost.open', options, HOST_RULES);
+  if (options.tls !== undefined) check('NodeHost.open: tls', options.tls, TLS_RULES);
   if (options.gossip === undefined) return;
   check('NodeHost.open: gossip', options.gossip, GOSSIP_RULES);
   if (options.registry !== undefined) {
     throw new DrakkarError('ERR_INVALID_OPTION', 'NodeHost.open: both gossip and registry are given; expected one');
   }
+}
+
+export function checkReloadTlsOptions(options: ReloadTlsOptions): void {
+  check('reloadTls', options, RELOAD_TLS_RULES);
 }
 
 export function checkReplicaOptions(options: ReplicaOptions): void {

@@ -26,6 +26,7 @@ export const ERROR_TABLE = {
   // The host and its directory.
   ERR_CLOSED: no,
   ERR_ADDRESS_IN_USE: again,
+  ERR_TLS_CONFIG: no,
   ERR_DIR_LOCKED: again,
   ERR_DIR_FOREIGN: no,
   ERR_DIR_FORMAT: no,

@@ -46,4 +46,5 @@ export type {
 export type { GossipOptions } from './registry/gossip.ts';
 export { createGossipRegistry } from './registry/gossip.ts';
 export type { KnownHost, Registry, RegistryContext } from './registry/registry.ts';
+export type { ReloadTlsOptions, TlsFiles, TlsOptions, TransportSecurity } from './transport/security.ts';
 export { createTcpTransport, type TcpTransportOptions } from './transport/tcp.ts';

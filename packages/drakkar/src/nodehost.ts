@@ -8,6 +8,7 @@ import {
   checkHostOptions,
   checkLeaderWatchOptions,
   checkLogQueryOptions,
+  checkReloadTlsOptions,
   checkReplicaOptions,
   checkSnapshotOptions,
   checkWatchOptions,
@@ -42,6 +43,7 @@ import type { KnownHost, Registry } from './registry/registry.ts';
 import type { Result, StateMachineFactory } from './rsm/state-machine.ts';
 import { Session } from './session.ts';
 import { ShardHandle } from './shard-handle.ts';
+import { TransportSecurity, type ReloadTlsOptions } from './transport/security.ts';
 import { createTcpTransport } from './transport/tcp.ts';
 import { SlabPool } from './wire/slab.ts';
 import { openWal } from './wal/wal.ts';
@@ -54,6 +56,7 @@ export class NodeHost {
   private readonly env: Env;
   private readonly directory: HostDirectory;
   private readonly registry: Registry;
+  private readonly security: TransportSecurity | undefined;
   private readonly engine: Engine;
   private readonly events: HostEvents;
   private readonly tickMs: number;
@@ -66,7 +69,7 @@ export class NodeHost {
    * Opens the host: takes the directory, reads the log, begins to listen.
    *
    * @throws ERR_INVALID_OPTION, ERR_DIR_LOCKED, ERR_DIR_FOREIGN, ERR_DIR_FORMAT, ERR_DIR_PERMISSIONS, ERR_DIR_CORRUPT,
-   * ERR_ADDRESS_IN_USE, ERR_DISK_FULL, ERR_DISK_FAILED
+   * ERR_ADDRESS_IN_USE, ERR_TLS_CONFIG, ERR_DISK_FULL, ERR_DISK_FAILED
    */
   static async open(options: NodeHostOptions): Promise<NodeHost> {
     checkHostOptions(options);
@@ -83,10 +86,14 @@ export class NodeHost {
   private static async openWith(env: Env, options: NodeHostOptions, deploymentId: number): Promise<NodeHost> {
     const { dir, raftAddress, hostId } = options;
     const mayMove = options.gossip !== undefined || options.registry !== undefined;
+    const { tls } = options;
+    const security = tls === undefined ? undefined : await TransportSecurity.open(env, tls, deploymentId);
     const directory = await openDirectory(env, dir, { deploymentId, raftAddress, hostId, mayMove });
     const registry = createRegistry(options, { env, identity: directory.identity });
     const pool = new SlabPool();
     try {
+      // Where hosts may move, they are known by their ids.
+      security?.start([mayMove ? directory.identity.hostId : raftAddress], directory.identity);
       const log = await (options.logDb ?? openWal)({ env, dir: directory.walDir, pool });
       try {
         const transport = (options.transport ?? createTcpTransport)({
@@ -96,6 +103,7 @@ export class NodeHost {
           pool,
           resolve: (target) => registry.resolve(target),
           maxSendQueueBytes: options.maxSendQueueBytes ?? DEFAULTS.maxSendQueueBytes,
+          security,
         });
         const trace = new Trace(env.tracing, options.raftAddress);
         const events = new HostEvents(env, trace);
@@ -122,12 +130,13 @@ export class NodeHost {
           throw error;
         }
         const timeoutMs = options.timeoutMs ?? DEFAULTS.timeoutMs;
-        return new NodeHost(env, directory, registry, engine, events, tickMs, timeoutMs);
+        return new NodeHost(env, directory, registry, security, engine, events, tickMs, timeoutMs);
       } catch (error) {
         await log.close();
         throw error;
       }
     } catch (error) {
+      security?.close();
       await directory.release();
       throw error;
     }
@@ -137,6 +146,7 @@ export class NodeHost {
     env: Env,
     directory: HostDirectory,
     registry: Registry,
+    security: TransportSecurity | undefined,
     engine: Engine,
     events: HostEvents,
     tickMs: number,
@@ -145,6 +155,7 @@ export class NodeHost {
     this.env = env;
     this.directory = directory;
     this.registry = registry;
+    this.security = security;
     this.engine = engine;
     this.events = events;
     this.tickMs = tickMs;
@@ -383,6 +394,20 @@ export class NodeHost {
     });
   }
 
+  /**
+   * Reads the certificates again (`tls`), with `change` in place of what it names. New connections use them from then on, those that are up
+   * are replaced without a gap, or ended where that is asked. What does not hold is refused and changes nothing.
+   *
+   * @throws ERR_TLS_CONFIG, ERR_INVALID_OPTION
+   */
+  async reloadTls(change: ReloadTlsOptions = {}): Promise<void> {
+    checkReloadTlsOptions(change);
+    this.assertOpen();
+    if (this.security === undefined)
+      throw new DrakkarError('ERR_INVALID_OPTION', 'reloadTls: the host was opened without tls');
+    await this.security.reload(change);
+  }
+
   /** Resolves when a leader is known and this replica has applied all that was committed when it was asked. */
   async whenReady(shardId: number, options: CallOptions = NO_OPTIONS): Promise<void> {
     checkCallOptions('whenReady', options);
@@ -451,6 +476,7 @@ export class NodeHost {
     const error = new DrakkarError('ERR_CLOSED', 'the host was closed', { outcome: 'unknown' });
     await Promise.all([...this.engine.replicas.values()].map((replica) => this.engine.removeReplica(replica, error)));
     await this.registry.close();
+    this.security?.close();
     await this.engine.close();
     await this.engine.log.close();
     await this.directory.release();

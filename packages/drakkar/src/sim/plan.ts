@@ -36,6 +36,8 @@ export interface Plan {
   /** After every so many calls all clients hold still for a while; 0 for never. */
   readonly lullEvery: number;
   readonly lullMs: number;
+  /** Hosts know one another by certificates, and replace connections at that age; 0 for plain connections. */
+  readonly connectionAgeMs: number;
   /** More disks are lost than can be borne: nothing may be acknowledged after that. */
   readonly losesMajority: boolean;
 }
@@ -96,8 +98,13 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     quiesce,
     lullEvery,
     lullMs,
+    connectionAgeMs: drawConnectionAge(dice.stream('certificates')),
     losesMajority: options.losesMajority ?? dice.stream('majority').chance(0.02),
   };
+}
+
+function drawConnectionAge(dice: Dice): number {
+  return dice.chance(0.3) ? dice.between(1000, 4000) : 0;
 }
 
 function drawVictims(dice: Dice, hostIds: readonly number[], shards: readonly ShardPlan[]): number[] {

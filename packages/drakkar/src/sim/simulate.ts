@@ -3,7 +3,7 @@
  * Everything follows from the seed: the same seed gives the same run, event for event.
  */
 import { silentLogger, type Logger } from '../env/env.ts';
-import { MemoryMachines } from '../testing.ts';
+import { MemoryMachines, SimulatedAuthority } from '../testing.ts';
 import { Clients } from './clients.ts';
 import { Dice } from './dice.ts';
 import type { FaultKind } from './faults.ts';
@@ -76,6 +76,7 @@ export async function simulate(options: SimulationOptions): Promise<SimulationRe
 class Run implements HostOwner {
   readonly plan: Plan;
   readonly machines: MemoryMachines;
+  readonly authority: SimulatedAuthority;
   readonly trace: Trace;
   readonly hosts: SimHost[] = [];
   readonly observer: Observer;
@@ -95,6 +96,7 @@ class Run implements HostOwner {
     this.idleDice = dice.stream('idle');
     this.workload = options.workload;
     this.machines = new MemoryMachines(options.seed);
+    this.authority = new SimulatedAuthority(this.machines.world, 'authority');
     const { world } = this.machines;
     this.trace = new Trace(() => world.nowMs(), options.trace === true);
     this.logger = options.trace === true ? this.tracingLogger() : silentLogger;
