@@ -235,7 +235,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'session-retry-applied-again',
     file: 'rsm/rsm.ts',
-    from: '    if (known !== undefined) {\n      report(u32, word, index, ApplyStatus.Ok, known, sink);\n      return;\n    }\n',
+    from: '    if (known !== undefined) {\n      report(u32, word, index, ApplyStatus.Ok, known, sink);\n      return true;\n    }\n',
     to: '',
   },
   {
@@ -246,9 +246,9 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     name: 'sessions-missing-in-snapshots',
-    file: 'rsm/rsm.ts',
-    from: 'encodeSection(this.sessions.encode());',
-    to: 'encodeSection(new Sessions(this.maxSessions).encode());',
+    file: 'rsm/captures.ts',
+    from: 'encodeSection(rsm.sessions.encode());',
+    to: 'encodeSection(new Sessions(rsm.maxSessions).encode());',
   },
   {
     name: 'a-timeout-is-called-not-applied',
