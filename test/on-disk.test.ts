@@ -6,8 +6,12 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { stateMachineCompliance } from 'drakkar/compliance';
+import { LevelCounters } from '../examples/on-disk/level-counters.ts';
+import { encodeAdd } from '../examples/on-disk/lines.ts';
+import { SqliteCounters } from '../examples/on-disk/sqlite-counters.ts';
 
 const CHILD = fileURLToPath(new URL('on-disk-child.ts', import.meta.url));
 const ROUNDS = 6;
@@ -64,4 +68,19 @@ for (const [at, store] of ['sqlite', 'level'].entries()) {
     assert.ok(acknowledged.once > ROUNDS);
     rmSync(dir, { recursive: true });
   });
+}
+
+for (const [name, create] of [
+  ['sqlite', (dir: string) => new SqliteCounters(dir)],
+  ['level', (dir: string) => new LevelCounters(dir)],
+] as const) {
+  const root = mkdtempSync(join(tmpdir(), `drakkar-${name}-`));
+  after(() => rmSync(root, { recursive: true }));
+  const cases = stateMachineCompliance({
+    create: (place) => create(join(root, place.dir)),
+    command: (n) => encodeAdd({ key: `k${n % 5}`, by: n }),
+    queries: ['k0', 'k1', 'k2', 'k3', 'k4'],
+    storage: 'real',
+  });
+  for (const { name: what, run } of cases) test(`${name}: ${what}`, run);
 }
