@@ -10,9 +10,9 @@ import { decodeAdd, decodeRows, encodeRows, type Row } from './lines.ts';
 
 /** Some versions of Node call SQLite experimental at every start; that one warning is kept back, no other. */
 async function loadSqlite(): Promise<typeof import('node:sqlite')> {
-  const { emitWarning } = process;
+  const emitWarning = process.emitWarning.bind(process);
   process.emitWarning = (warning: string | Error, ...rest: any[]): void => {
-    if (!String(warning).includes('SQLite is an experimental feature')) emitWarning.call(process, warning, ...rest);
+    if (!String(warning).includes('SQLite is an experimental feature')) emitWarning(warning, ...rest);
   };
   try {
     return await import('node:sqlite');

@@ -12,6 +12,7 @@ import type {
   OnDiskStateMachine,
   OpenedState,
   SessionChange,
+  SnapshotContext,
 } from '../rsm/state-machine.ts';
 import { Store } from './store.ts';
 import type { MachinePlace } from './workload.ts';
@@ -128,7 +129,7 @@ export class DiskStore implements OnDiskStateMachine<string, Promise<number | nu
     this.dir = dir;
   }
 
-  async open(): Promise<OpenedState> {
+  async open(_context?: SnapshotContext): Promise<OpenedState> {
     const { fs } = this.env;
     await fs.makeDirectory(this.dir);
     const path = `${this.dir}/journal`;

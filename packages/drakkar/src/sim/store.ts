@@ -1,5 +1,5 @@
 /** The state machine that the project itself is tested with: registers and counters under a few keys. */
-import type { Entry, StateMachine } from '../rsm/state-machine.ts';
+import type { Entry, RecoveryContext, StateMachine } from '../rsm/state-machine.ts';
 
 const text = new TextEncoder();
 const untext = new TextDecoder();
@@ -48,7 +48,7 @@ export class Store implements StateMachine<string, number | null> {
     for (let at = 0; at < bytes.length; at += 40) yield bytes.subarray(at, at + 40);
   }
 
-  async recoverFromSnapshot(image: AsyncIterable<Uint8Array>): Promise<void> {
+  async recoverFromSnapshot(image: AsyncIterable<Uint8Array>, _context?: RecoveryContext): Promise<void> {
     let json = '';
     for await (const chunk of image) json += untext.decode(chunk);
     this.values = new Map(JSON.parse(json) as [string, number][]);
