@@ -109,6 +109,44 @@ test('F15: a follower that needs an image gets it from the store of another, tak
   await cluster.close();
 });
 
+for (const crash of ['dropped', 'kept'] as const) {
+  test(`F15: power is lost at any step of taking an image over (what was not flushed is ${crash}): it goes on from there`, async () => {
+    const cluster = new Machines();
+    for (const id of [1, 2, 3]) await cluster.start(id, onDisk);
+    await cluster.ready(1);
+    const follower = cluster.followerOf(1);
+    const machine = cluster.machineOf.get(follower)!;
+    for (let step = 1; step <= 26; step++) {
+      cluster.kill(follower);
+      const others = [...cluster.hosts.keys()];
+      await cluster.ready(1, others);
+      const leader = cluster.leaderOf(1);
+      for (let i = 0; i < 5; i++) await cluster.put(leader, `key ${i}`, step);
+      for (const id of others) await cluster.snapshot(id);
+      let left = Number.POSITIVE_INFINITY;
+      let isCrashed = false;
+      let isDone = false;
+      machine.disk.fault = () => {
+        if (--left === 0) {
+          isCrashed = true;
+          cluster.losePower(follower, () => crash === 'kept');
+        }
+        return undefined;
+      };
+      await cluster.open(follower);
+      cluster.hosts.get(follower)!.on('snapshotReceived', () => (left = step));
+      cluster.hosts.get(follower)!.on('snapshotRecovered', () => (isDone = true));
+      await cluster.start(follower, onDisk);
+      await cluster.world.until(() => isCrashed || isDone);
+      machine.disk.fault = () => undefined;
+      if (isCrashed) await cluster.start(follower, onDisk);
+      await cluster.ready(1);
+      await cluster.assertEqual(1);
+    }
+    await cluster.close();
+  });
+}
+
 test('a store that does not fit the log is refused: ahead of it, or behind what it holds', async () => {
   const cluster = new Machines({ hosts: 1 });
   await cluster.start(1, onDisk);

@@ -376,20 +376,6 @@ export const PLANTS: readonly Plant[] = [
     faults: ['power-loss', 'cluster-power-loss', 'forced-snapshot'],
   },
   {
-    name: 'store-takes-over-what-no-record-names',
-    file: 'engine/snapshots.ts',
-    from: '        await this.engine.whenDurable(replica, raft.writeNumber);\n        if (replica.status',
-    to: '        if (replica.status',
-    kind: 'crash-points',
-  },
-  {
-    name: 'image-shrunk-before-it-is-taken-over',
-    file: 'engine/snapshots.ts',
-    from: '        this.takeOver(replica, header, image.membership);\n        await this.engine',
-    to: '        this.takeOver(replica, header, image.membership);\n        await this.shrink(replica, header);\n        await this.engine',
-    kind: 'crash-points',
-  },
-  {
     name: 'concurrent-state-captured-late',
     file: 'rsm/captures.ts',
     from: 'state = () => stateMachine.saveSnapshot(prepared, { signal });',
