@@ -11,6 +11,7 @@ import {
   type SnapshotFile,
 } from 'drakkar';
 import { ConcurrentStore, DiskStore, Store, type MachinePlace } from 'drakkar/sim';
+import type { EngineCounters } from '../src/engine/engine.ts';
 import type { Env } from '../src/env/env.ts';
 import { engineOf } from '../src/inspect.ts';
 import { TestCluster, text } from './support.ts';
@@ -96,9 +97,9 @@ test('F15: a follower that needs an image gets it from the store of another, tak
   await cluster.ready(1);
   await cluster.assertEqual(1);
   assert.equal(await cluster.read(follower, 'key 7'), 7);
-  const counters = (id: number): Record<string, number> => ({ ...engineOf(cluster.hosts.get(id)!).counters });
-  assert.equal(counters(leader)['imagesStreamed'], 1);
-  assert.equal(counters(follower)['imagesShrunk'], 1);
+  const counters = (id: number): EngineCounters => engineOf(cluster.hosts.get(id)!).counters;
+  assert.equal(counters(leader).imagesStreamed, 1);
+  assert.equal(counters(follower).imagesShrunk, 1);
   assert.ok(cluster.images(follower).every((sizeBytes) => sizeBytes < 400));
   assert.ok(cluster.hosts.get(follower)!.shardInfo(1).snapshotIndex >= index);
   // The table came with it: the answer to the session's last command is known there after a restart, too.
