@@ -41,6 +41,7 @@ export const ERROR_TABLE = {
   ERR_SHARD_STOPPED: unknown,
   ERR_SHARD_FAILED: unknown,
   ERR_STATE_MACHINE: unknown,
+  ERR_STATE_MACHINE_INDEX: no,
   // Requests.
   ERR_SYSTEM_BUSY: again,
   ERR_NO_LEADER: again,

@@ -19,7 +19,23 @@ export type { LogEntry, LogEntryKind } from './engine/log-entries.ts';
 export type { LogQueryResult } from './engine/onlookers.ts';
 export type { ProposeCallback } from './engine/pending-ring.ts';
 export { Entry } from './rsm/state-machine.ts';
-export type { EntryCursor, Result, SnapshotContext, StateMachine, StateMachineFactory } from './rsm/state-machine.ts';
+export type {
+  AnyStateMachine,
+  ConcurrentStateMachine,
+  DiskBatch,
+  DiskRecoveryContext,
+  EntryCursor,
+  OnDiskStateMachine,
+  OpenedState,
+  RecoveryContext,
+  Result,
+  SessionChange,
+  SnapshotContext,
+  SnapshotFile,
+  StateMachine,
+  StateMachineFactory,
+  StateMachineKind,
+} from './rsm/state-machine.ts';
 export { Session } from './session.ts';
 export { ShardHandle } from './shard-handle.ts';
 export type {

@@ -5,6 +5,7 @@ import type { Replica, ReplicaStatus } from './engine/replica.ts';
 import type { DrakkarError } from './errors.ts';
 import type { Role } from './raft/raft.ts';
 import { MemberState } from './raft/member.ts';
+import type { StateMachineKind } from './rsm/state-machine.ts';
 import type { HostIdentity } from './transport/transport.ts';
 
 /** How far a member is, as this leader knows it. */
@@ -29,6 +30,8 @@ export interface ShardInfo {
   readonly shardId: number;
   readonly replicaId: number;
   readonly state: ReplicaStatus;
+  /** Of its state machine. */
+  readonly kind: StateMachineKind;
   readonly failure: DrakkarError | undefined;
   readonly role: Role;
   /** Idle, and silent until somebody wants something. */
@@ -105,6 +108,7 @@ export function describeShard(replica: Replica): ShardInfo {
     shardId: replica.shardId,
     replicaId: replica.replicaId,
     state: replica.status,
+    kind: replica.rsm.kind,
     failure: replica.failure,
     role: raft.role,
     quiesced: raft.isQuiesced,

@@ -62,7 +62,8 @@ export class NodeHost {
   private readonly tickMs: number;
   private readonly timeoutMs: number;
   private readonly handles = new Map<number, ShardHandle>();
-  private readonly starting = new Set<number>();
+  private readonly starting = new Map<number, Promise<unknown>>();
+  private readonly stopping = new AbortController();
   private closing: Promise<void> | undefined;
 
   /**
@@ -209,9 +210,8 @@ export class NodeHost {
     if (this.engine.replicas.has(shardId) || this.starting.has(shardId)) {
       throw new DrakkarError('ERR_SHARD_EXISTS', `shard ${shardId} runs on this host already`);
     }
-    this.starting.add(shardId);
     try {
-      await startReplica(
+      const starting = startReplica(
         this.engine,
         {
           shardId,
@@ -227,9 +227,12 @@ export class NodeHost {
           maxInMemoryLogBytes: options.maxInMemoryLogBytes ?? DEFAULTS.maxInMemoryLogBytes,
           maxPayloadBytes: options.maxPayloadBytes ?? DEFAULTS.maxPayloadBytes,
           snapshotsDir: this.directory.snapshotsDir,
+          signal: this.stopping.signal,
         },
         factory,
       );
+      this.starting.set(shardId, starting);
+      await starting;
     } catch (error) {
       throw diskErrorOf(error, `the data of shard ${shardId}`);
     } finally {
@@ -474,6 +477,8 @@ export class NodeHost {
   private async shutDown(): Promise<void> {
     this.handles.clear();
     const error = new DrakkarError('ERR_CLOSED', 'the host was closed', { outcome: 'unknown' });
+    this.stopping.abort(error);
+    await Promise.allSettled(this.starting.values());
     await Promise.all([...this.engine.replicas.values()].map((replica) => this.engine.removeReplica(replica, error)));
     await this.registry.close();
     this.security?.close();

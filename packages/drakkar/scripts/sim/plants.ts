@@ -235,20 +235,20 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'session-retry-applied-again',
     file: 'rsm/rsm.ts',
-    from: '    if (known !== undefined) {\n      report(u32, word, index, ApplyStatus.Ok, known, sink);\n      return;\n    }\n',
+    from: '    if (known !== undefined) {\n      report(u32, word, index, ApplyStatus.Ok, known, sink);\n      return true;\n    }\n',
     to: '',
   },
   {
     name: 'session-order-differs-after-a-snapshot',
     file: 'rsm/sessions.ts',
-    from: '    let word = 1;\n    for (const session of this.byClient.values()) {',
-    to: '    let word = 1;\n    for (const session of [...this.byClient.values()].reverse()) {',
+    from: 'for (const session of this.byClient.values()) word = putSession',
+    to: 'for (const session of [...this.byClient.values()].reverse()) word = putSession',
   },
   {
     name: 'sessions-missing-in-snapshots',
-    file: 'rsm/rsm.ts',
-    from: 'encodeSection(this.sessions.encode());',
-    to: 'encodeSection(new Sessions(this.maxSessions).encode());',
+    file: 'rsm/captures.ts',
+    from: 'encodeSection(rsm.sessions.encode());',
+    to: 'encodeSection(new Sessions(rsm.maxSessions).encode());',
   },
   {
     name: 'a-timeout-is-called-not-applied',
@@ -336,8 +336,8 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'compaction-past-an-unfinished-snapshot',
     file: 'engine/snapshots.ts',
-    from: '      await replica.snapshotter.save(index, replica.rsm.saveImage(replica.stopController.signal));\n      if (replica.status',
-    to: '      const saved = replica.snapshotter.save(index, replica.rsm.saveImage(replica.stopController.signal));\n      await this.record(replica, index, term);\n      await saved;\n      if (replica.status',
+    from: '        await replica.snapshotter.save(index, image.chunks);\n        if (replica.status',
+    to: '        const saved = replica.snapshotter.save(index, image.chunks);\n        await this.record(replica, index, term);\n        await saved;\n        if (replica.status',
     kind: 'crash-points',
   },
   {
@@ -345,6 +345,41 @@ export const PLANTS: readonly Plant[] = [
     file: 'engine/snapshots.ts',
     from: 'header: SnapshotHeader = { shardId, from, to, term,',
     to: 'header: SnapshotHeader = { shardId, from, to, term: Math.max(term, replica.raft.term),',
+  },
+  // State machines on disk.
+  {
+    name: 'stored-entries-applied-again',
+    file: 'rsm/rsm.ts',
+    from: 'const isStored = index <= this.openIndex;',
+    to: 'const isStored = false;',
+    faults: ['crash', 'restart-storm', 'forced-snapshot'],
+  },
+  {
+    name: 'session-changes-lost',
+    file: 'rsm/rsm.ts',
+    from: '          changes = this.sessions.takeChanges();',
+    to: '          this.sessions.takeChanges();\n          changes = [];',
+    faults: ['crash', 'restart-storm', 'forced-snapshot'],
+  },
+  {
+    name: 'index-stored-apart-from-data',
+    file: 'sim/disk-store.ts',
+    from: '    this.take(record);\n    await this.append(record);',
+    to: '    this.take(record);\n    await this.append({ ...record, index: batch.index - Math.max(1, entries.length) });\n    await this.append(record);',
+    faults: ['crash', 'power-loss', 'restart-storm'],
+  },
+  {
+    name: 'log-goes-before-the-store-is-synced',
+    file: 'engine/snapshots.ts',
+    from: '      await sync(rsm);\n    } finally {',
+    to: '    } finally {',
+    faults: ['power-loss', 'cluster-power-loss', 'forced-snapshot'],
+  },
+  {
+    name: 'concurrent-state-captured-late',
+    file: 'rsm/captures.ts',
+    from: 'state = () => stateMachine.saveSnapshot(prepared, { signal });',
+    to: 'state = () => stateMachine.saveSnapshot(stateMachine.prepareSnapshot() as typeof prepared, { signal });',
   },
   // Who one is.
   {

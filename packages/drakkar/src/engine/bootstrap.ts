@@ -16,6 +16,7 @@ import type { HostIdentity } from '../transport/transport.ts';
 import type { Engine } from './engine.ts';
 import { Replica, type ReplicaSettings } from './replica.ts';
 import { ReplicaOutbox } from './replica-outbox.ts';
+import { restoreState } from './restore.ts';
 
 export interface ReplicaStart extends ReplicaSettings {
   readonly members: Readonly<Record<number, string>> | undefined;
@@ -25,6 +26,8 @@ export interface ReplicaStart extends ReplicaSettings {
   readonly maxInMemoryLogBytes: number;
   readonly quiesce: boolean;
   readonly snapshotsDir: string;
+  /** Aborted when the host closes. */
+  readonly signal: AbortSignal;
 }
 
 /** What the log, or the caller at the first start, says of the shard. */
@@ -57,16 +60,32 @@ export async function startReplica(
     });
   }
   const { shardId, replicaId } = start;
-  const rsm = new Rsm({ shardId, replicaId, stateMachine, membership: origin.initial });
-  if (snapshotIndex > 0) {
-    const image = await snapshotter.open(snapshotIndex);
-    await rsm.recoverImage(image.chunks, new AbortController().signal);
+  const dir = `${start.snapshotsDir}/${shardId}`;
+  const files = { fs: engine.env.fs, dir };
+  const rsm = new Rsm({ shardId, replicaId, stateMachine, membership: origin.initial, files });
+  try {
+    await restoreState(rsm, snapshotter, known, start.signal);
+    if (start.signal.aborted) throw new DrakkarError('ERR_CLOSED', 'the host was closed');
+    return addReplica(engine, start, origin, rsm, snapshotter);
+  } catch (error) {
+    await rsm.close().catch((cause: unknown) => engine.env.logger.warn({ shardId, err: cause }, 'close failed'));
+    throw error;
   }
+}
+
+function addReplica(
+  engine: Engine,
+  start: ReplicaStart,
+  { known, bootstrap }: Origin,
+  rsm: Rsm,
+  snapshotter: Snapshotter,
+): Replica {
+  const { shardId, replicaId } = start;
   if (engine.replicas.has(shardId))
     throw new DrakkarError('ERR_SHARD_EXISTS', `shard ${shardId} is running here already`);
   const pins: readonly ReplicaPin[] = (known?.state.pins ?? []).map((pin) => engine.interned.pin(pin));
-  const replica = new Replica(engine, start, rsm, snapshotter, origin.bootstrap, pins);
-  replica.snapshotIndex = snapshotIndex;
+  const replica = new Replica(engine, start, rsm, snapshotter, bootstrap, pins);
+  replica.snapshotIndex = known?.state.snapshotIndex ?? 0;
   replica.snapshotTerm = known?.state.snapshotTerm ?? 0;
   const outbox = new ReplicaOutbox(engine, replica);
   replica.raft = new Raft(
@@ -87,7 +106,8 @@ export async function startReplica(
     {
       term: known?.state.term ?? 0,
       vote: known?.state.vote ?? 0,
-      commitIndex: known?.commitIndex ?? 0,
+      // What an on-disk state machine has applied was committed.
+      commitIndex: Math.max(known?.commitIndex ?? 0, rsm.openIndex),
       appliedIndex: rsm.appliedIndex,
       compactedIndex: known?.state.compactedIndex ?? 0,
       compactedTerm: known?.state.compactedTerm ?? 0,

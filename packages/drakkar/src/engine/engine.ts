@@ -57,6 +57,12 @@ export interface EngineCounters {
   forwardsDropped: number;
   messagesRefused: number;
   snapshotsFailed: number;
+  /** Given up by their state machines. */
+  snapshotsAborted: number;
+  /** Of on-disk state machines: records without an image, images streamed from a store, images given up once they were taken over. */
+  snapshotsWithoutState: number;
+  imagesStreamed: number;
+  imagesShrunk: number;
   lateTicks: number;
   /** Times that a shard's writes stood still for an election timeout. */
   diskStalls: number;
@@ -99,6 +105,10 @@ export class Engine implements LogSink {
     forwardsDropped: 0,
     messagesRefused: 0,
     snapshotsFailed: 0,
+    snapshotsAborted: 0,
+    snapshotsWithoutState: 0,
+    imagesStreamed: 0,
+    imagesShrunk: 0,
     lateTicks: 0,
     diskStalls: 0,
     quiesced: 0,
@@ -193,6 +203,8 @@ export class Engine implements LogSink {
     this.transfers.end(replica, error);
     this.leaderWaits.changed(replica);
     if (this.failure === undefined) await this.whenDurable(replica, replica.raft.writeNumber);
+    // Its entries stay in memory while an update reads them.
+    await replica.rsm.gate.quiet();
     this.parked.set(replica.shardId, parkReplica(replica));
     this.replicas.delete(replica.shardId);
     await replica.rsm.close();

@@ -17,6 +17,7 @@ import type { Snapshotter } from '../rsm/snapshotter.ts';
 import type { Result } from '../rsm/state-machine.ts';
 import type { ReplicaPin } from '../wal/logdb.ts';
 import type { Peer } from '../transport/transport.ts';
+import { applyToDisk } from './disk-apply.ts';
 import type { Engine } from './engine.ts';
 import { HELD_MESSAGES_MAX, UNSEALED_BYTES_MAX } from './limits.ts';
 import { OpenBlock, type BlockBuffer, forEachOwnEntry } from './open-block.ts';
@@ -373,6 +374,7 @@ export class Replica implements ApplySink {
     if (this.isRestoring || rsm.busy) return false;
     this.sample.look(raft, this.pending, engine.turnMs, engine.stages);
     const before = raft.appliedIndex;
+    if (rsm.isOnDisk) return applyToDisk(this, deadlineMs);
     while (raft.appliedIndex < raft.applyLimit) {
       const from = raft.appliedIndex + 1;
       const ref = raft.log.blockAt(from);
@@ -395,7 +397,7 @@ export class Replica implements ApplySink {
     return false;
   }
 
-  private afterApply(before: number): void {
+  afterApply(before: number): void {
     const { raft, engine } = this;
     this.sample.applied(raft, this.pending, engine.env.clock, engine.stages);
     traceApply(this, before);

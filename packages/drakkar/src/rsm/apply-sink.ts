@@ -9,6 +9,8 @@ export const ApplyStatus = {
   /** The series was already acknowledged by its client: a defect of the caller. */
   SessionResponded: 2,
   Rejected: 3,
+  /** The state machine keeps no sessions. */
+  NoSessions: 4,
 } as const;
 export type ApplyStatus = (typeof ApplyStatus)[keyof typeof ApplyStatus];
 
@@ -31,6 +33,11 @@ export function errorOfStatus(status: ApplyStatus, shardId: number): DrakkarErro
       return new DrakkarError(
         'ERR_SESSION_RESPONDED',
         `the session has already acknowledged an answer for this series in shard ${shardId}`,
+      );
+    case ApplyStatus.NoSessions:
+      return new DrakkarError(
+        'ERR_INVALID_SESSION',
+        `the state machine of shard ${shardId} keeps no sessions: its open() gives no session table`,
       );
     default:
       return new DrakkarError('ERR_REJECTED', `shard ${shardId} rejected the entry`);

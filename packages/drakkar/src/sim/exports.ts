@@ -9,7 +9,8 @@ import { MemoryMachines } from '../testing.ts';
 import { importSnapshot } from '../tools/import.ts';
 import { openWal } from '../wal/wal.ts';
 import { describe, type SimHost } from './host.ts';
-import { WatchedMachine } from './machine.ts';
+import type { AnyStateMachine } from '../rsm/state-machine.ts';
+import { watchMachine } from './machine.ts';
 import type { ShardTruth } from './truth.ts';
 import { Violation, holds } from './violation.ts';
 import type { Workload } from './workload.ts';
@@ -52,11 +53,15 @@ async function importAndCompare(exported: ExportedSim, env: ReturnType<SimHost['
   const common = { env, dir: 'imported', logDb };
   await importSnapshot({ ...common, from: exported.dir, replicaId: host.id, members });
   const opened = await NodeHost.open({ ...common, raftAddress: host.address });
-  const makes = (): WatchedMachine =>
-    new WatchedMachine(workload.createStateMachine(shardId, host.id), {
+  // A store of its own: an on-disk state machine is given the image.
+  const place = { ...host.placeOf(shardId, env), dir: 'imported-stores' };
+  const makes = (): AnyStateMachine =>
+    watchMachine(workload.createStateMachine(shardId, host.id, place), {
       onApplied: (...args) => truth.applies(...args),
       // The digest at the index of the last command must be the one that every replica had there.
       onDigest: (...args) => truth.hasDigest(...args),
+      onOpened() {},
+      onRepeated: (...args) => truth.repeats(...args),
     });
   await opened.startReplica({ shardId, replicaId: host.id }, makes);
   const [view] = replicasOf(opened);

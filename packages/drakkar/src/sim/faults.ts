@@ -44,6 +44,8 @@ export const FAULTS = {
   'stale-sector': { perSecond: 0.3, meanMs: 0, isPermanent: true, share: 0.12 },
   'lost-disk': { perSecond: 0.3, meanMs: 0, isPermanent: true, share: 0.12 },
   'rolled-back-disk': { perSecond: 0.3, meanMs: 0, isPermanent: true, share: 0.12 },
+  'lost-store': { perSecond: 0.3, meanMs: 0, isPermanent: true, share: 0.12 },
+  'stale-store': { perSecond: 0.3, meanMs: 0, isPermanent: true, share: 0.12 },
   // Processes, machines and clocks.
   crash: { perSecond: 0.5, meanMs: 300, share: 0.5 },
   'power-loss': { perSecond: 0.5, meanMs: 300, share: 0.5 },

@@ -8,7 +8,7 @@ import { DrakkarError } from '../errors.ts';
 import type { HostEventMap } from '../events.ts';
 import { engineOf } from '../inspect.ts';
 import { NodeHost } from '../nodehost.ts';
-import type { StateMachine } from '../rsm/state-machine.ts';
+import type { AnyStateMachine } from '../rsm/state-machine.ts';
 import type { Keep, MemoryDisk, MemoryMachine, SimulatedAuthority } from '../testing.ts';
 import type { TlsOptions } from '../transport/security.ts';
 import { createTcpTransport } from '../transport/tcp.ts';
@@ -20,20 +20,24 @@ import { watchLog, type StateWatcher } from './log.ts';
 import type { Plan } from './plan.ts';
 import { Disturbance, watchTransport } from './transport.ts';
 import { Violation } from './violation.ts';
+import type { MachinePlace } from './workload.ts';
 
 /** Before a host that failed, or could not start, is started again. */
 const RESTART_MS = 400;
 const BACKUPS_MAX = 5;
 /** Between two certificates of a host, in the runs in which hosts have some. */
 const ROTATION_MS = 2500;
+const STORE_COUNTERS = ['snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk'] as const;
 export const DATA_DIR = 'data';
+/** Of on-disk state machines: on the same disk, a directory for each shard. */
+export const STORES_DIR = 'stores';
 
 /** What a host tells the run. */
 export interface HostOwner {
   readonly plan: Plan;
   readonly logger: Logger;
   readonly authority: SimulatedAuthority;
-  createStateMachine(host: SimHost, shardId: number): StateMachine;
+  createStateMachine(host: SimHost, shardId: number, env: Env): AnyStateMachine;
   onSend(host: SimHost, address: string, slab: Slab, offset: number, lengthBytes: number): void;
   onSnapshotOffer(host: SimHost, header: SnapshotHeader): void;
   watcherOf(host: SimHost): StateWatcher;
@@ -51,9 +55,17 @@ export const DAMAGE_CODES: ReadonlySet<string> = new Set([
   'ERR_DIR_FORMAT',
   'ERR_SNAPSHOT_CORRUPT',
   'ERR_SHARD_NOT_BOOTSTRAPPED',
+  'ERR_STATE_MACHINE_INDEX',
 ]);
 /** Refusals that pass: the disk is full or fails now, and will not for ever. */
 const PASSING_CODES: ReadonlySet<string> = new Set(['ERR_DISK_FULL', 'ERR_DISK_FAILED']);
+
+/** Also where the disk refuses a state machine that keeps its state there. */
+function isPassing(error: DrakkarError): boolean {
+  if (error.code !== 'ERR_STATE_MACHINE') return PASSING_CODES.has(error.code);
+  const { code } = (error.cause ?? {}) as { code?: unknown };
+  return typeof code === 'string' && /^E[A-Z]+$/.test(code);
+}
 
 export class SimHost {
   readonly id: number;
@@ -114,6 +126,11 @@ export class SimHost {
     };
   }
 
+  placeOf(shardId: number, env: Env): MachinePlace {
+    const { kind } = this.owner.plan.shards.find((shard) => shard.shardId === shardId)!;
+    return { kind, env, dir: `${STORES_DIR}/${shardId}` };
+  }
+
   get isUp(): boolean {
     return this.host !== undefined && this.host.failed === undefined && !this.isStarting;
   }
@@ -161,7 +178,7 @@ export class SimHost {
     this.listen(host, generation);
     for (const { shardId, memberIds } of plan.shards) {
       if (!memberIds.includes(this.id)) continue;
-      await host.startReplica(this.replicaOptions(shardId), () => this.owner.createStateMachine(this, shardId));
+      await host.startReplica(this.replicaOptions(shardId), () => this.owner.createStateMachine(this, shardId, env));
     }
   }
 
@@ -209,7 +226,7 @@ export class SimHost {
     host.on('replicaFailed', ({ shardId, error }) => {
       if (host.failed !== undefined || generation !== this.generation) return;
       const isExplained = this.isDamaged || (this.hasReadFaults && error.code !== 'ERR_INVARIANT');
-      if (!isExplained && !PASSING_CODES.has(error.code)) {
+      if (!isExplained && !isPassing(error)) {
         owner.fail(
           new Violation('crash', 'no replica fails by itself', `${this.name}, shard ${shardId}: ${describe(error)}`),
         );
@@ -221,7 +238,8 @@ export class SimHost {
   private couldNotStart(error: unknown): void {
     const code = DrakkarError.is(error) ? error.code : '';
     this.owner.note(this, 'did not start', code);
-    if (PASSING_CODES.has(code) || (this.hasReadFaults && DAMAGE_CODES.has(code))) {
+    if (error instanceof DrakkarError && code === 'ERR_STATE_MACHINE_INDEX') this.owner.count('storesRefused');
+    if ((DrakkarError.is(error) && isPassing(error)) || (this.hasReadFaults && DAMAGE_CODES.has(code))) {
       this.restartLater(code);
     } else if (this.isDamaged && DAMAGE_CODES.has(code)) {
       // The safe halt: nothing of this disk is believed any more.
@@ -265,6 +283,7 @@ export class SimHost {
   reportCounters(host: NodeHost): void {
     const { log, counters } = engineOf(host);
     this.owner.count('diskStalls', counters.diskStalls);
+    for (const name of STORE_COUNTERS) this.owner.count(name, counters[name]);
     this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);
     this.owner.count('blocksMoved', log.counters['blocksMoved'] ?? 0);
     this.owner.count('groups', log.counters['groups'] ?? 0);

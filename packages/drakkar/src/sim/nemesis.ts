@@ -3,7 +3,7 @@
  * the run is asked for progress. What each kind does to a disk for good stands in `damage.ts`.
  */
 import { systemError, type DiskOperation, type MemoryMachines, type World } from '../testing.ts';
-import { damageDisk, loseDisk, rollBackDisk, type Damageable } from './damage.ts';
+import { damageDisk, damageStores, loseDisk, rollBackDisk, type Damageable } from './damage.ts';
 import type { Dice } from './dice.ts';
 import { faultOf, type FaultKind } from './faults.ts';
 import type { SimHost } from './host.ts';
@@ -176,7 +176,10 @@ export class Nemesis {
       case 'stale-sector':
         return this.damage(dice, (victim) => damageDisk(kind, damageable(victim), dice));
       case 'lost-disk':
-        return this.damage(dice, (victim) => loseDisk(victim, hosts));
+        return this.damage(dice, (victim) => loseDisk(victim, hosts, dice));
+      case 'lost-store':
+      case 'stale-store':
+        return this.damage(dice, ({ machine }) => damageStores(machine.disk, kind === 'lost-store', dice));
       case 'rolled-back-disk':
         return this.damage(dice, (victim) => rollBackDisk(victim, hosts));
       case 'crash':

@@ -1,11 +1,14 @@
 /** How one run is laid out: hosts, shards, options, clients, faults. All of it follows from the seed, and what a caller fixes. */
 import type { Dice } from './dice.ts';
 import { drawFaults, type FaultKind } from './faults.ts';
+import type { StateMachineKind } from '../rsm/state-machine.ts';
 
 export interface ShardPlan {
   readonly shardId: number;
   /** Hosts its replicas live on; replica ids are host ids. */
   readonly memberIds: readonly number[];
+  /** Of its state machines, where the workload has a choice. */
+  readonly kind: StateMachineKind;
 }
 
 export interface Plan {
@@ -48,11 +51,15 @@ export interface PlanOptions {
   readonly shards?: number;
   /** Calls of all clients together. Default 500 or a little more. */
   readonly operations?: number;
+  /** Of all shards, for workloads with a choice. Default: each shard's own by the seed. */
+  readonly kind?: StateMachineKind;
   /** Default: a mix by the seed. */
   readonly faults?: readonly FaultKind[];
   /** Most hosts lose their disks on the way: the run must halt safely. Default: one run in fifty. */
   readonly losesMajority?: boolean;
 }
+
+const KINDS: readonly StateMachineKind[] = ['regular', 'regular', 'concurrent', 'on-disk', 'on-disk'];
 
 export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   // Whatever a caller fixes is drawn all the same: the rest of the plan must not change with it.
@@ -66,7 +73,8 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   for (let shardId = 1; shardId <= shardCount; shardId++) {
     const size = shardId === 1 ? hostCount : dice.between(Math.min(3, hostCount), hostCount);
     const memberIds = dice.shuffle(hostIds).slice(0, size);
-    shards.push({ shardId, memberIds: memberIds.sort((a, b) => a - b) });
+    const kind = options.kind ?? dice.stream(`kind ${shardId}`).pick(KINDS);
+    shards.push({ shardId, memberIds: memberIds.sort((a, b) => a - b), kind });
   }
   const heartbeatRtt = dice.pick([1, 1, 2]);
   const idle = dice.stream('idle');

@@ -2,14 +2,15 @@
  * One run: whole hosts on simulated machines, clients, faults, and checks after every step; then a healed cluster that must make progress.
  * Everything follows from the seed: the same seed gives the same run, event for event.
  */
-import { silentLogger, type Logger } from '../env/env.ts';
+import { silentLogger, type Env, type Logger } from '../env/env.ts';
 import { MemoryMachines, SimulatedAuthority } from '../testing.ts';
 import { Clients } from './clients.ts';
 import { Dice } from './dice.ts';
 import type { FaultKind } from './faults.ts';
 import { DATA_DIR, SimHost, describe, type HostOwner } from './host.ts';
 import type { StateWatcher } from './log.ts';
-import { WatchedMachine } from './machine.ts';
+import { watchMachine } from './machine.ts';
+import type { AnyStateMachine } from '../rsm/state-machine.ts';
 import { Nemesis } from './nemesis.ts';
 import { Observer } from './observer.ts';
 import { staysAlive } from './silence.ts';
@@ -236,12 +237,15 @@ class Run implements HostOwner {
 
   // What hosts ask for.
 
-  createStateMachine(host: SimHost, shardId: number): WatchedMachine {
+  createStateMachine(host: SimHost, shardId: number, env: Env): AnyStateMachine {
     const truth = this.observer.truths.get(shardId)!;
-    return new WatchedMachine(this.workload.createStateMachine(shardId, host.id), {
+    return watchMachine(this.workload.createStateMachine(shardId, host.id, host.placeOf(shardId, env)), {
       // What a host believes that forgot what it promised is for its peers to refuse.
       onApplied: (...args) => this.guarded(() => host.isForgetful || truth.applies(...args)),
       onDigest: (...args) => this.guarded(() => host.isForgetful || truth.hasDigest(...args)),
+      onOpened: (index) =>
+        this.count(index === 0 ? 'storesNew' : index < truth.commitIndex ? 'storesBehind' : 'stores'),
+      onRepeated: (...args) => this.guarded(() => truth.repeats(...args)),
     });
   }
 

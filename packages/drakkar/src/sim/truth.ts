@@ -158,6 +158,13 @@ export class ShardTruth {
     }
   }
 
+  /** Fault F15. */
+  repeats(index: number, storedIndex: number): void {
+    holds(false, 'a store is given nothing twice', () => {
+      return `entry ${index} of shard ${this.shardId} was given to a state machine that has stored ${storedIndex}`;
+    });
+  }
+
   hasDigest(index: number, hash: number): void {
     const known = this.digests.get(index);
     holds(known === undefined || known === hash, 'state machines agree on state', () => {

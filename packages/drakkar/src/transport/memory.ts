@@ -18,6 +18,7 @@ import type {
   TransportCounters,
   TransportHandlers,
 } from './transport.ts';
+import { SIZE_UNKNOWN } from './transport.ts';
 
 export interface MemoryTransportOptions {
   readonly env: Env;
@@ -160,10 +161,12 @@ async function* copies(
   for await (const chunk of chunks) {
     signal.throwIfAborted();
     total += chunk.length;
-    if (total > imageBytes) throw new DrakkarError('ERR_FRAME', 'a snapshot is longer than announced');
+    if (total > (imageBytes || Number.MAX_SAFE_INTEGER))
+      throw new DrakkarError('ERR_FRAME', 'a snapshot is longer than announced');
     yield chunk.slice();
   }
-  if (total !== imageBytes) throw new DrakkarError('ERR_FRAME', 'a snapshot is shorter than announced');
+  if (imageBytes !== SIZE_UNKNOWN && total !== imageBytes)
+    throw new DrakkarError('ERR_FRAME', 'a snapshot is shorter than announced');
 }
 
 function countRefusal(counters: TransportCounters, reason: string): void {

@@ -58,8 +58,12 @@ export interface SnapshotHeader {
   readonly term: number;
   readonly index: number;
   readonly indexTerm: number;
+  /** `SIZE_UNKNOWN` for an image that is made while it is sent. */
   readonly imageBytes: number;
 }
+
+/** An image is never empty. */
+export const SIZE_UNKNOWN = 0;
 
 export interface TransportHandlers {
   /** A frame whose length, checksum and version were checked; what is inside was not. The slab is valid during the call; `retain` it to keep it. */
