@@ -485,6 +485,7 @@ export class Engine implements LogSink {
 
   private peerUp(peer: Peer): void {
     this.events.emit('peerUp', { address: peer.address });
+    this.snapshots.peerUp(peer);
     this.forEachMemberAt(peer, (replica, replicaId) => {
       this.incarnations.meet(replica, replicaId, peer);
       replica.raft.reportUnreachable(replicaId);

@@ -5,7 +5,7 @@
 import { DrakkarError, diskErrorOf } from '../errors.ts';
 import { capture, imageWithoutState, readImage, sync, type Capture } from '../rsm/captures.ts';
 import { meansHost } from '../transport/target.ts';
-import { SIZE_UNKNOWN, type HostIdentity, type SnapshotHeader } from '../transport/transport.ts';
+import { SIZE_UNKNOWN, type HostIdentity, type Peer, type SnapshotHeader } from '../transport/transport.ts';
 import type { Membership } from '../wire/membership.ts';
 import type { Engine } from './engine.ts';
 import { SNAPSHOT_RETRY_MS } from './limits.ts';
@@ -15,12 +15,21 @@ interface Streamable extends Capture {
   readonly imageBytes: number;
 }
 
+/** A stream under way. */
+interface Sending {
+  readonly term: number;
+  readonly peer: Peer;
+  /** Start of the host that it began to go to, if that was known. */
+  readonly startCounter: number | undefined;
+  readonly aborting: AbortController;
+}
+
 export class Snapshots {
   private readonly engine: Engine;
   /** On-disk state machines are asked for one image at a time. */
   private readonly streaming = new Set<Replica>();
   /** Streams under way, by shard and target, so that the core's repeated wish starts only one. */
-  private readonly sending = new Set<string>();
+  private readonly sending = new Map<string, Sending>();
 
   constructor(engine: Engine) {
     this.engine = engine;
@@ -140,16 +149,23 @@ export class Snapshots {
     const to = replica.raft.slots[slot];
     const peer = replica.peers[slot];
     const key = `${replica.shardId}/${to}`;
-    if (peer === undefined || this.sending.has(key)) return;
-    this.sending.add(key);
+    if (peer === undefined) return;
     // Of this moment, in which this replica leads: whoever reads the offer follows it in that term.
     const { term } = replica.raft;
+    const known = this.sending.get(key);
+    if (known !== undefined) {
+      // What was offered in another term will not be taken; its end asks anew.
+      if (known.term !== term) known.aborting.abort();
+      return;
+    }
+    const aborting = new AbortController();
+    this.sending.set(key, { term, peer, startCounter: peer.identity?.startCounter, aborting });
     let index = replica.snapshotIndex;
     const sent = { shardId: replica.shardId, replicaId: replica.replicaId, to, index };
     this.engine.events.emit('snapshotSendStarted', sent);
     const run = async (): Promise<void> => {
       const { shardId, replicaId: from } = replica;
-      const signal = replica.stopSignal;
+      const signal = AbortSignal.any([replica.stopSignal, aborting.signal]);
       const image = replica.rsm.isOnDisk ? await this.captureStream(replica) : await this.openRecorded(replica);
       index = image.index;
       const { imageBytes } = image;
@@ -177,6 +193,13 @@ export class Snapshots {
         });
       },
     );
+  }
+
+  /** The host at `peer` is there, maybe after a new start: a stream to its old process would wait for an answer that cannot come. */
+  peerUp(peer: Peer): void {
+    for (const { peer: to, startCounter, aborting } of this.sending.values()) {
+      if (to === peer && startCounter !== undefined && startCounter !== peer.identity?.startCounter) aborting.abort();
+    }
   }
 
   private async openRecorded(replica: Replica): Promise<Streamable> {

@@ -80,7 +80,7 @@ export class SimHost {
   /** It is started as an operator does who knows that the shard is an old one: without its first members. */
   isWithoutMembers = false;
   /** Reads of files may fail or lie at the moment: refusals of what was read are explained. */
-  hasReadFaults = false;
+  readFaults = 0;
   isStarting = false;
   isQuarantined = false;
   /** The newest write to the log that was finished, or failed. */
@@ -129,6 +129,10 @@ export class SimHost {
   placeOf(shardId: number, env: Env): MachinePlace {
     const { kind } = this.owner.plan.shards.find((shard) => shard.shardId === shardId)!;
     return { kind, env, dir: `${STORES_DIR}/${shardId}` };
+  }
+
+  get hasReadFaults(): boolean {
+    return this.readFaults > 0;
   }
 
   get isUp(): boolean {

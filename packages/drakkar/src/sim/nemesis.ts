@@ -15,6 +15,9 @@ const damageable = ({ machine, lastLogWrite, backups }: SimHost): Damageable => 
   older: backups[0]?.disk,
 });
 
+/** The longest that a read on a slow disk may take. */
+const READS_UNDER_WAY_MS = 1000;
+
 /** What the nemesis asks of the run. */
 export interface NemesisOwner {
   readonly plan: Plan;
@@ -71,7 +74,6 @@ export class Nemesis {
     for (const heal of [...this.active.values()]) heal();
     this.owner.machines.network.heal();
     for (const host of this.owner.hosts) {
-      host.hasReadFaults = false;
       host.start();
     }
   }
@@ -304,11 +306,11 @@ export class Nemesis {
   }
 
   private readFaults(host: SimHost, end: () => void): () => void {
-    host.hasReadFaults = true;
+    host.readFaults++;
     return () => {
       end();
       // What was read until now may still be on its way to whoever finds it wrong.
-      this.world.schedule(100, () => (host.hasReadFaults = false));
+      this.world.schedule(READS_UNDER_WAY_MS, () => host.readFaults--);
     };
   }
 
