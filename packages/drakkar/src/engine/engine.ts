@@ -63,7 +63,6 @@ export interface EngineCounters {
   snapshotsWithoutState: number;
   imagesStreamed: number;
   imagesShrunk: number;
-  lateTicks: number;
   /** Times that a shard's writes stood still for an election timeout. */
   diskStalls: number;
   /** How often a replica fell silent, and why it woke. */
@@ -109,7 +108,6 @@ export class Engine implements LogSink {
     snapshotsWithoutState: 0,
     imagesStreamed: 0,
     imagesShrunk: 0,
-    lateTicks: 0,
     diskStalls: 0,
     quiesced: 0,
     woken: { proposal: 0, read: 0, message: 0, operator: 0, 'host-lost': 0, 'host-back': 0 },
