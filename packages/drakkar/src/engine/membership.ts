@@ -95,13 +95,14 @@ export function retire(engine: Engine, replica: Replica): void {
   replica.removal = error;
   replica.bootstrap = encodeBootstrap({ ...decodeBootstrap(replica.bootstrap), isRemoved: true });
   raft.saveState();
+  // What it said last must still arrive: who is to lead after it, say.
+  for (const peer of replica.peers) {
+    if (peer !== undefined) engine.guests.set(peer.address, engine.tickCount + GUEST_TICKS);
+  }
   engine.env.logger.info({ shardId, replicaId }, 'replica removed from its shard: it stops');
   const told = new DrakkarError(error.code, error.message, { outcome: 'unknown' });
   const done = engine.removeReplica(replica, told).then(
-    () => {
-      engine.releaseUnusedPeers();
-      engine.events.emit('replicaRemoved', { shardId, replicaId });
-    },
+    () => engine.events.emit('replicaRemoved', { shardId, replicaId }),
     (cause: unknown) => engine.env.logger.error({ shardId, replicaId, err: cause }, 'closing a removed replica failed'),
   );
   engine.removals.set(
