@@ -291,8 +291,8 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'truncation-not-marked',
     file: 'engine/inbound.ts',
-    from: 'flags: truncates ? BLOCK_TRUNCATES : 0,',
-    to: 'flags: 0,',
+    from: 'flags: truncates ? header.flags | BLOCK_TRUNCATES : header.flags,',
+    to: 'flags: header.flags,',
   },
   {
     name: 'refused-block-replayed-at-recovery',
@@ -462,9 +462,9 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     name: 'membership-missing-in-snapshots',
-    file: 'rsm/rsm.ts',
-    from: '    this.membership = membership;\n    this.appliedIndex = info.index;',
-    to: '    this.appliedIndex = info.index;',
+    file: 'rsm/captures.ts',
+    from: '      rsm.membership = membership;\n      rsm.membershipIndex = rsm',
+    to: '      rsm.membershipIndex = rsm',
     faults: ['membership', 'crash', 'forced-snapshot'],
   },
   {
@@ -477,16 +477,16 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'last-voter-is-not-told-what-is-committed',
     file: 'raft/election.ts',
-    from: 'if (logTerm === 0 || raft.log.termAt(commit) !== logTerm) return;',
+    from: 'if (logTerm === 0 || raft.log.termAt(message.commit) !== logTerm) return;',
     to: 'return;',
     faults: ['membership', 'isolate-leader', 'crash', 'partition', 'frame-loss'],
   },
   {
     name: 'leader-leaves-nobody-who-could-lead',
     file: 'raft/leading.ts',
-    from: 'if (index >= raft.leaveIndex && !hasHeir(raft)) index = raft.leaveIndex - 1;',
+    from: 'if (index >= raft.leaveIndex && raft.isLeaving && !hasHeir(raft)) index = raft.leaveIndex - 1;',
     to: '',
-    faults: ['membership', 'frame-loss', 'crash', 'pause', 'disk-full'],
+    faults: ['membership', 'frame-loss', 'crash', 'pause', 'isolate-leader', 'power-loss'],
   },
   {
     name: 'lease-of-a-leader-that-is-gone',

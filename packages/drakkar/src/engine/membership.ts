@@ -49,6 +49,8 @@ export function followMembership(engine: Engine, replica: Replica): void {
   const { raft, shardId, replicaId } = replica;
   const { membership } = replica.rsm;
   if (raft.membership !== membership) raft.setMembership(membership);
+  // What a smaller majority has is committed with it, and is told before it is applied.
+  if (replica.onlookers.wantsCommits) replica.onlookers.committed();
   connectMembers(engine, replica);
   // Its incarnation is pinned anew when a replica is replaced (design §7.5): a new one has a new id.
   replica.pins = replica.pins.filter(({ replicaId: id }) => addressIn(membership, id) !== undefined);
