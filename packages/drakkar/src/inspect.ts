@@ -86,6 +86,11 @@ export class ReplicaView {
     return this.replica.settings.isWitness;
   }
 
+  /** A snapshot is being installed: the state machine is not yet where `appliedIndex` is. */
+  get isRestoring(): boolean {
+    return this.replica.isRestoring;
+  }
+
   /** Indexes of the config changes in the log that are not applied here. */
   unappliedChanges(): number[] {
     const { log, appliedIndex } = this.replica.raft;

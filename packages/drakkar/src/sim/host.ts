@@ -209,7 +209,10 @@ export class SimHost {
     this.host = host;
     this.env = env;
     this.listen(host, generation);
-    for (const shardId of [...this.placements.keys()]) await this.startReplica(host, shardId, env);
+    for (const shardId of [...this.placements.keys()]) {
+      await this.clear(host, shardId);
+      await this.startReplica(host, shardId, env);
+    }
   }
 
   private async startReplica(host: NodeHost, shardId: number, env: Env): Promise<void> {

@@ -402,7 +402,7 @@ export class Observer {
       const view = this.viewOf(owner, shardId);
       if (owner.isDamaged || (view === undefined && !this.isMemberHost(owner, shardId))) return true;
       if (view !== undefined && !truth.isMember(view.replicaId)) return true;
-      return view?.status === 'running' && view.appliedIndex === truth.commitIndex;
+      return view?.status === 'running' && view.appliedIndex === truth.commitIndex && !view.isRestoring;
     });
   }
 }
