@@ -227,7 +227,8 @@ export class Clients {
       }
       truth.reads(answer.appliedIndex, floor);
       // Whatever begins after this must see as much.
-      if (answer.appliedIndex > truth.acknowledgedIndex) truth.acknowledgedIndex = answer.appliedIndex;
+      const seen = truth.lastCommandAt(answer.appliedIndex);
+      if (seen > truth.acknowledgedIndex) truth.acknowledgedIndex = seen;
       this.owner.trace.note(host.name, 'answers read', call.id, 'at', answer.appliedIndex);
       this.owner.count('readsAnswered');
       this.end(call, 'ok', answer.value);

@@ -240,6 +240,13 @@ export class ShardTruth {
     return index;
   }
 
+  /** The index of the last command at or before `index`: an on-disk state machine that was opened tells of entries that are none, too. */
+  lastCommandAt(index: number): number {
+    let at = index;
+    while (at > 0 && !this.applied.has(at)) at--;
+    return at;
+  }
+
   /** A linearizable read was answered from a state that had come to `appliedIndex`. */
   reads(appliedIndex: number, floor: number): void {
     holds(appliedIndex >= floor, 'linearizable reads', () => {
