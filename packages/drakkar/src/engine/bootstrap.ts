@@ -15,7 +15,7 @@ import type { StateMachineFactory } from '../rsm/state-machine.ts';
 import { meansHost } from '../transport/target.ts';
 import type { HostIdentity } from '../transport/transport.ts';
 import type { Engine } from './engine.ts';
-import { connectMembers, removedError, retire } from './membership.ts';
+import { connectMembers, removedError } from './membership.ts';
 import { Replica, type ReplicaSettings } from './replica.ts';
 import { ReplicaOutbox } from './replica-outbox.ts';
 import { restoreState } from './restore.ts';
@@ -73,11 +73,6 @@ export async function startReplica(
   } catch (error) {
     await rsm.close().catch((cause: unknown) => engine.env.logger.warn({ shardId, err: cause }, 'close failed'));
     throw error;
-  }
-  // Its own removal was the last it applied before it stopped.
-  if (rsm.membership.removed.has(replicaId)) {
-    retire(engine, replica);
-    throw removedError(shardId, replicaId);
   }
   return replica;
 }

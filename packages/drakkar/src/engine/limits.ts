@@ -24,7 +24,7 @@ export const SNAPSHOT_RETRY_MS = 1000;
 export const STRANGERS_MAX = 30;
 /** Ticks that the way to a host stays open which is no member's and was heard of. */
 export const GUEST_TICKS = 1000;
-/** Ticks between two looks for hosts that nobody talks to any more, and between two signs of a replica that does not campaign. */
+/** Ticks between two looks for hosts that nobody talks to any more. */
 export const GUEST_CHECK_TICKS = 100;
 /** Config changes of one shard that wait for a leader; one at a time is made. */
 export const OPEN_CHANGES_MAX = 16;

@@ -66,8 +66,7 @@ export function followMembership(engine: Engine, replica: Replica): void {
   engine.releaseUnusedPeers();
   engine.liveness.join(replica);
   engine.events.emit('membershipChanged', { shardId, replicaId, membership: describeMembership(membership) });
-  if (membership.removed.has(replicaId)) retire(engine, replica);
-  else if (raft.selfSlot >= 0 && membership.witnesses.has(replicaId) !== replica.settings.isWitness) {
+  if (raft.selfSlot >= 0 && membership.witnesses.has(replicaId) !== replica.settings.isWitness) {
     engine.failReplica(replica, wrongRole(replica, membership.witnesses.has(replicaId) ? 'witness' : 'voter'));
   }
 }
@@ -89,7 +88,11 @@ export function removedError(shardId: number, replicaId: number): DrakkarError {
   );
 }
 
-/** This replica is no member any more: it stops by itself, and remembers why. */
+/**
+ * This replica is no member any more, and somebody who is knows it, too: it stops by itself, and remembers why. Before that it goes on
+ * without a vote in its own eyes and with one in the others': with two voters of which one goes, the other may need it to learn
+ * that it is alone.
+ */
 export function retire(engine: Engine, replica: Replica): void {
   if (replica.status !== 'running') return;
   const { shardId, replicaId, raft } = replica;
@@ -151,11 +154,11 @@ export function onRemoved(engine: Engine, replica: Replica, { logIndex, logTerm 
 
 /**
  * A replica that does not campaign and hears of no leader shows itself to whom it knows: it may have been removed while it was cut off, and
- * nobody would tell it otherwise. A message of term 0 means nothing else.
+ * nobody would tell it otherwise. One that knows waits for others to know. A message of term 0 means nothing else.
  */
 export function showItself(engine: Engine, replica: Replica): void {
   const { raft } = replica;
-  if (raft.mayLead || raft.leaderId !== 0) return;
+  if (raft.mayLead || (raft.leaderId !== 0 && !raft.membership.removed.has(replica.replicaId))) return;
   for (const [id, { target }] of replica.strangers) {
     engine.guests.set(target, engine.tickCount + GUEST_TICKS);
     raft.send(MessageType.Noop, id, { term: 0 });
@@ -238,6 +241,7 @@ export async function removeData(
 export function notMember(replica: Replica): DrakkarError | undefined {
   if (replica.raft.selfSlot >= 0) return undefined;
   const { shardId, replicaId } = replica;
+  if (replica.raft.membership.removed.has(replicaId)) return removedError(shardId, replicaId);
   const why = isKnown(replica.raft.membership)
     ? 'it has not seen the config change that adds it yet'
     : 'it waits for a leader; add it with addReplica on a host of the shard';

@@ -28,7 +28,7 @@ import type { ReplicaPin } from '../wal/logdb.ts';
 import type { Peer } from '../transport/transport.ts';
 import { applyToDisk } from './disk-apply.ts';
 import type { Engine } from './engine.ts';
-import { GUEST_CHECK_TICKS, HELD_MESSAGES_MAX, UNSEALED_BYTES_MAX } from './limits.ts';
+import { HELD_MESSAGES_MAX, UNSEALED_BYTES_MAX } from './limits.ts';
 import { followMembership, notMember, showItself, type Stranger } from './membership.ts';
 import { OpenBlock, type BlockBuffer, forEachOwnEntry } from './open-block.ts';
 import { OpenChanges } from './open-changes.ts';
@@ -495,7 +495,7 @@ export class Replica implements ApplySink {
 
   tick(tickCount: number): void {
     this.raft.tick();
-    if (tickCount % GUEST_CHECK_TICKS === 0) showItself(this.engine, this);
+    if (!this.raft.mayLead && tickCount % this.settings.electionTicks === 0) showItself(this.engine, this);
     if (this.raft.stallTicks === this.settings.electionTicks) onStall(this);
     this.heldOff = reasonToRefuse(this);
     if (this.pending.mayExpire(tickCount)) this.pending.expire(tickCount, () => this.timeoutError());
