@@ -259,3 +259,25 @@ test('who does not vote learns of its removal, too, when it was cut off', async 
   await cluster.world.until(() => isGone(4) && isGone(5), 60_000);
   await cluster.close();
 });
+
+test('the host of a replica that was removed and has stopped tells others that its removal is committed', async () => {
+  const cluster = await clusterOf(4, 4);
+  const { network } = cluster.machines;
+  const leader = cluster.leaderOf(1);
+  const [gone, ...rest] = [1, 2, 3, 4].filter((id) => id !== leader);
+  const host = cluster.hosts.get(leader)!;
+  const removal = host.removeReplica(1, gone);
+  await cluster.world.until(() => host.shardInfo(1).membership.removed.length > 0);
+  // The others have the change; that it is committed does not reach them.
+  for (const id of rest) for (const other of [leader, gone]) network.cut(`host${id}`, `host${other}`);
+  await cluster.settle(removal);
+  await cluster.world.until(() => cluster.hosts.get(gone)!.info().shards.length === 0, 60_000);
+  cluster.kill(leader);
+  await cluster.world.run(5000);
+  // Two of four elect nobody, two of three do.
+  for (const id of rest) assert.equal(cluster.hosts.get(id)!.shardInfo(1).membership.removed.length, 0);
+  network.heal();
+  await cluster.ready(1, rest);
+  for (const id of rest) assert.deepEqual(cluster.hosts.get(id)!.shardInfo(1).membership.removed, [gone]);
+  await cluster.close();
+});

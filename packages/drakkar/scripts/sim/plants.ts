@@ -475,13 +475,6 @@ export const PLANTS: readonly Plant[] = [
     faults: ['membership', 'isolate-leader', 'crash'],
   },
   {
-    name: 'last-voter-is-not-told-what-is-committed',
-    file: 'raft/election.ts',
-    from: 'if (logTerm === 0 || raft.log.termAt(message.commit) !== logTerm) return;',
-    to: 'return;',
-    faults: ['membership', 'isolate-leader', 'crash', 'partition', 'frame-loss'],
-  },
-  {
     name: 'leader-leaves-nobody-who-could-lead',
     file: 'raft/leading.ts',
     from: 'if (index >= raft.leaveIndex && raft.isLeaving && !hasHeir(raft)) index = raft.leaveIndex - 1;',

@@ -8,6 +8,7 @@ import { Message, MESSAGE_REJECT, MessageType } from '../wire/message.ts';
 import type { HostIdentity, InboundSession } from '../transport/transport.ts';
 import type { RecoveredShard } from '../wal/logdb.ts';
 import { decodeBootstrap, encodeBootstrap } from './bootstrap-record.ts';
+import { learnCommit } from '../raft/election.ts';
 import type { Engine } from './engine.ts';
 import { GUEST_TICKS } from './limits.ts';
 import type { Replica } from './replica.ts';
@@ -142,14 +143,20 @@ export function tellRemoved(engine: Engine, replica: Replica, replicaId: number,
   const target = session.identity.raftAddress;
   engine.guests.set(target, engine.tickCount + GUEST_TICKS);
   replica.strangers.set(replicaId, { target, identity: session.identity });
-  const { lastIndex: logIndex, lastTerm: logTerm } = replica.raft.log;
-  replica.raft.send(MessageType.Removed, replicaId, { logIndex, logTerm });
+  const { log, commitIndex: commit } = replica.raft;
+  const { lastIndex: logIndex, lastTerm: logTerm } = log;
+  replica.raft.send(MessageType.Removed, replicaId, { logIndex, logTerm, commit, hint: log.termAt(commit) ?? 0 });
 }
 
 /** It was removed; it goes when the one who says so lacks nothing that it has. */
-export function onRemoved(engine: Engine, replica: Replica, { logIndex, logTerm }: Message): void {
-  const { lastIndex, lastTerm } = replica.raft.log;
-  if (logTerm > lastTerm || (logTerm === lastTerm && logIndex >= lastIndex)) retire(engine, replica);
+export function onRemoved(engine: Engine, replica: Replica, message: Message): void {
+  const { raft } = replica;
+  const { logIndex, logTerm, commit, hint } = message;
+  const { lastIndex, lastTerm } = raft.log;
+  if (logTerm < lastTerm || (logTerm === lastTerm && logIndex < lastIndex)) return;
+  // What its host tells of it later, see `answerForRemoved`.
+  learnCommit(raft, commit, hint);
+  retire(engine, replica);
 }
 
 /**

@@ -158,11 +158,10 @@ function reject(raft: Raft, type: MessageType, to: number): void {
  * What is committed stays committed, whoever says so in whatever term. A candidate whose log holds the same entry takes it over: the last
  * voter left may need it, when the one that knew of its own removal's commit has gone (etcd issue 10998).
  */
-export function learnCommit(raft: Raft, message: Message): void {
-  const { logTerm } = message;
-  if (raft.role === 'leader' || message.commit <= raft.commitIndex || message.commit > raft.log.lastIndex) return;
-  if (logTerm === 0 || raft.log.termAt(message.commit) !== logTerm) return;
-  let { commit } = message;
+export function learnCommit(raft: Raft, index: number, term: number): void {
+  if (raft.role === 'leader' || index <= raft.commitIndex || index > raft.log.lastIndex) return;
+  if (term === 0 || raft.log.termAt(index) !== term) return;
+  let commit = index;
   if (raft.membership.witnesses.size > 0) {
     // Whoever goes with entries behind its removal, which a witness may have, too, passes them on first: see `Raft.isLeaving`.
     const leaveIndex = leading.findLeaveIndex(raft);

@@ -248,7 +248,7 @@ export class Raft {
   step(message: Message): void {
     if (this.isQuiesced && !quiesce.isPartOfSilence(this, message)) quiesce.wake(this, 'message');
     if (message.type === MessageType.RequestVoteResponse || message.type === MessageType.RequestPreVoteResponse)
-      election.learnCommit(this, message);
+      election.learnCommit(this, message.commit, message.logTerm);
     if (message.term > this.term) {
       if (!election.admitHigherTerm(this, message)) return;
     } else if (message.term < this.term) {
