@@ -1,10 +1,11 @@
 /** What a host and its shards can tell about themselves: plain values, made on demand. */
 import type { Engine } from './engine/engine.ts';
 import { countOf } from './engine/incarnation.ts';
+import { describeMembership, type MembershipInfo } from './engine/membership.ts';
 import type { Replica, ReplicaStatus } from './engine/replica.ts';
 import type { DrakkarError } from './errors.ts';
-import type { Role } from './raft/raft.ts';
 import { MemberState } from './raft/member.ts';
+import type { Role } from './raft/raft.ts';
 import type { StateMachineKind } from './rsm/state-machine.ts';
 import type { HostIdentity } from './transport/transport.ts';
 
@@ -20,8 +21,10 @@ export interface MemberProgress {
   /** Entries that this replica has and it is not known to have. */
   readonly lagEntries: number;
   readonly inflightBlocks: number;
-  /** Heard of since the last check of the quorum. */
+  /** Heard of within an election timeout. */
   readonly isActive: boolean;
+  /** It does not vote and keeps up with the leader, so that it may be promoted. */
+  readonly isCaughtUp: boolean;
   /** It lost what it had acknowledged: it counts for nothing until this term ends. */
   readonly hasRegressed: boolean;
 }
@@ -60,9 +63,12 @@ export interface ShardInfo {
   readonly sessions: number;
   /** A snapshot is taken, received or installed. */
   readonly isSnapshotting: boolean;
+  /** The voters, witnesses not included. */
   readonly members: Readonly<Record<number, string>>;
   /** Index of the config change that made `members`; 0 for the initial ones. */
   readonly configChangeIndex: number;
+  /** As applied here; `NodeHost.membership` asks linearizably. */
+  readonly membership: MembershipInfo;
   /** On the leader: how far each other member is. Empty elsewhere. */
   readonly progress: readonly MemberProgress[];
 }
@@ -131,6 +137,7 @@ export function describeShard(replica: Replica): ShardInfo {
     isSnapshotting: replica.isSnapshotting,
     members: Object.fromEntries(replica.membership.voters),
     configChangeIndex: replica.membership.configChangeIndex,
+    membership: describeMembership(replica.membership),
     progress: raft.isLeader ? progressOf(replica) : [],
   };
 }
@@ -154,7 +161,8 @@ function progressOf(replica: Replica): MemberProgress[] {
       matchIndex: member.matchIndex,
       lagEntries: raft.log.lastIndex - member.matchIndex,
       inflightBlocks: member.inflightBlocks,
-      isActive: member.isActive,
+      isActive: member.silentTicks <= raft.config.electionTicks,
+      isCaughtUp: !member.isVoter && member.isCaughtUp,
       hasRegressed: member.hasRegressed,
     });
   }

@@ -4,17 +4,23 @@
  */
 import {
   DEFAULTS,
+  checkAddOptions,
   checkCallOptions,
   checkHostOptions,
   checkLeaderWatchOptions,
   checkLogQueryOptions,
+  checkMembershipOptions,
   checkReloadTlsOptions,
+  checkReplicaId,
   checkReplicaOptions,
   checkSnapshotOptions,
+  checkTarget,
   checkWatchOptions,
+  type AddReplicaOptions,
   type CallOptions,
   type LeaderWatchOptions,
   type LogQueryOptions,
+  type MembershipOptions,
   type ProposeOptions,
   type WatchOptions,
   type NodeHostOptions,
@@ -28,6 +34,7 @@ import type { Leadership } from './engine/leader-watch.ts';
 import { LOG_QUERY_BYTES, LOG_QUERY_ENTRIES_MAX, WATCH_BUFFER_BYTES } from './engine/limits.ts';
 import type { LogEntry } from './engine/log-entries.ts';
 import type { LogQueryResult } from './engine/onlookers.ts';
+import { describeMembership, isRemoved, removeData, removedError, type MembershipInfo } from './engine/membership.ts';
 import type { ProposeCallback } from './engine/pending-ring.ts';
 import type { Replica } from './engine/replica.ts';
 import { exportSnapshot } from './engine/snapshot-export.ts';
@@ -51,6 +58,7 @@ import { openWal } from './wal/wal.ts';
 const NO_OPTIONS: CallOptions = {};
 /** `whenReady` without a leader looks for an abort this often. */
 const LEADER_LOOK_MS = 1000;
+const NO_ADDRESS = { address: '', role: 'voter', autoPromote: false } as const;
 
 export class NodeHost {
   private readonly env: Env;
@@ -190,16 +198,24 @@ export class NodeHost {
   // Replicas.
 
   /**
-   * Starts this host's replica of a shard. At the very first start `members` names all initial members, the same on every host; at
-   * a restart it may be left out. Resolves when the state machine is restored from its snapshot; the log behind it is
+   * Starts this host's replica of a shard. At the very first start of a new shard `members` names all initial members, the same on
+   * every host; a replica that is added to a running shard has `members: 'join'`, and takes part once `addReplica` was called for it on
+   * any host of the shard, before or after. At a restart `members` may be left out. Resolves when the state machine is restored from its snapshot; the log behind it is
    * applied as the shard goes on (`whenReady`).
    *
-   * @throws ERR_INVALID_OPTION, ERR_SHARD_EXISTS, ERR_SHARD_MISMATCH, ERR_SHARD_NOT_BOOTSTRAPPED, ERR_LOG_CORRUPT,
+   * @throws ERR_INVALID_OPTION, ERR_SHARD_EXISTS, ERR_SHARD_MISMATCH, ERR_SHARD_NOT_BOOTSTRAPPED, ERR_REPLICA_REMOVED, ERR_LOG_CORRUPT,
    * ERR_SNAPSHOT_CORRUPT, ERR_STATE_MACHINE
    */
-  async startReplica(options: ReplicaOptions, factory: StateMachineFactory): Promise<void> {
+  async startReplica(options: ReplicaOptions, factory?: StateMachineFactory): Promise<void> {
     checkReplicaOptions(options);
-    if (typeof factory !== 'function') {
+    const isWitness = options.witness === true;
+    if (isWitness && factory !== undefined) {
+      throw new DrakkarError(
+        'ERR_INVALID_OPTION',
+        'startReplica: a witness has no state machine; expected no function',
+      );
+    }
+    if (!isWitness && typeof factory !== 'function') {
       throw new DrakkarError(
         'ERR_INVALID_OPTION',
         'startReplica: the second argument makes the state machine; expected a function',
@@ -210,6 +226,7 @@ export class NodeHost {
     if (this.engine.replicas.has(shardId) || this.starting.has(shardId)) {
       throw new DrakkarError('ERR_SHARD_EXISTS', `shard ${shardId} runs on this host already`);
     }
+    this.handles.delete(shardId); // of a replica that was removed
     try {
       const starting = startReplica(
         this.engine,
@@ -217,6 +234,7 @@ export class NodeHost {
           shardId,
           replicaId,
           members: options.members,
+          isWitness,
           electionTicks: options.electionRtt ?? DEFAULTS.electionRtt,
           heartbeatTicks: options.heartbeatRtt ?? DEFAULTS.heartbeatRtt,
           preVote: options.preVote ?? true,
@@ -317,6 +335,7 @@ export class NodeHost {
   async queryLog(shardId: number, options: LogQueryOptions): Promise<LogQueryResult> {
     checkLogQueryOptions(options);
     const replica = this.replicaOf(shardId);
+    if (replica.settings.isWitness) throw replica.isWitnessOnly();
     if (replica.status !== 'running') throw replica.unavailable();
     const { firstIndex, lastIndex, maxEntries = LOG_QUERY_ENTRIES_MAX, maxBytes = LOG_QUERY_BYTES } = options;
     const ended = new AbortController();
@@ -335,6 +354,7 @@ export class NodeHost {
   watch(shardId: number, options: WatchOptions = {}): AsyncIterable<LogEntry> {
     checkWatchOptions(options);
     const replica = this.replicaOf(shardId);
+    if (replica.settings.isWitness) throw replica.isWitnessOnly();
     const { fromIndex = replica.raft.commitIndex + 1, bufferBytes = WATCH_BUFFER_BYTES, signal } = options;
     return replica.onlookers.watchLog(fromIndex, bufferBytes, signal);
   }
@@ -349,6 +369,100 @@ export class NodeHost {
     return this.replicaOf(shardId).onlookers.watchLeader(options.signal);
   }
 
+  // Membership.
+
+  /**
+   * Adds a replica to the shard; call it on any host of the shard. Its own host starts it with `members: 'join'`, before or after. A
+   * voter counts at once, also while it catches up: where that is a risk, add it with `role: 'non-voting'` and `autoPromote`.
+   * Resolves with the index that identifies the new membership, once the change is applied here.
+   *
+   * @param address what its host is reached by: `host:port`, or a host id with gossip
+   * @throws ERR_REPLICA_REMOVED (the id was used before), ERR_CONFIG_CHANGE_REFUSED, ERR_CONFIG_CHANGE_STALE,
+   * ERR_CONFIG_CHANGE_PENDING, and what `propose` throws
+   */
+  async addReplica(
+    shardId: number,
+    replicaId: number,
+    address: string,
+    options: AddReplicaOptions = NO_OPTIONS,
+  ): Promise<{ configChangeIndex: number }> {
+    checkReplicaId('addReplica', replicaId);
+    checkTarget('addReplica', address);
+    checkAddOptions(options);
+    const { role = 'voter', autoPromote = false, configChangeIndex = 0 } = options;
+    const change = { kind: 'add', replicaId, address, role, autoPromote, configChangeIndex } as const;
+    return { configChangeIndex: await this.shard(shardId).changeMembership('addReplica', change, options) };
+  }
+
+  /**
+   * Removes a replica, for ever: its id cannot come back. Call it on any host of the shard, its own included; it stops by itself when it
+   * learns of it (`replicaRemoved`), and `removeData` gives its room back. A leader may remove itself and hands over.
+   *
+   * @throws ERR_REPLICA_REMOVED (it was removed before), ERR_CONFIG_CHANGE_REFUSED (no member, or the only voter), ERR_CONFIG_CHANGE_STALE,
+   * ERR_CONFIG_CHANGE_PENDING, and what `propose` throws
+   */
+  async removeReplica(
+    shardId: number,
+    replicaId: number,
+    options: MembershipOptions = NO_OPTIONS,
+  ): Promise<{ configChangeIndex: number }> {
+    checkReplicaId('removeReplica', replicaId);
+    checkMembershipOptions('removeReplica', options);
+    const change = {
+      ...NO_ADDRESS,
+      kind: 'remove',
+      replicaId,
+      configChangeIndex: options.configChangeIndex ?? 0,
+    } as const;
+    return { configChangeIndex: await this.shard(shardId).changeMembership('removeReplica', change, options) };
+  }
+
+  /**
+   * Makes a non-voting member a voter, once it has caught up with the leader (`shardInfo().progress` tells).
+   *
+   * @throws ERR_CONFIG_CHANGE_PENDING (not caught up, or another change is under way), ERR_CONFIG_CHANGE_REFUSED,
+   * ERR_REPLICA_REMOVED, ERR_CONFIG_CHANGE_STALE, and what `propose` throws
+   */
+  async promote(
+    shardId: number,
+    replicaId: number,
+    options: MembershipOptions = NO_OPTIONS,
+  ): Promise<{ configChangeIndex: number }> {
+    checkReplicaId('promote', replicaId);
+    checkMembershipOptions('promote', options);
+    const change = {
+      ...NO_ADDRESS,
+      kind: 'promote',
+      replicaId,
+      configChangeIndex: options.configChangeIndex ?? 0,
+    } as const;
+    return { configChangeIndex: await this.shard(shardId).changeMembership('promote', change, options) };
+  }
+
+  /** Who belongs to the shard, linearizably: no change that was answered before the call is missing. */
+  async membership(shardId: number, options: CallOptions = NO_OPTIONS): Promise<MembershipInfo> {
+    checkCallOptions('membership', options);
+    const replica = this.replicaOf(shardId);
+    await this.within(this.shard(shardId).barrier(options.timeoutMs ?? this.timeoutMs), options, 'nothing was changed');
+    return describeMembership(replica.membership);
+  }
+
+  /**
+   * Deletes all that this host holds of a replica that was removed from its shard. Refused for others: a member that forgets what it
+   * promised must not come back.
+   *
+   * @throws ERR_SHARD_NOT_FOUND, ERR_SHARD_MISMATCH (another replica of the shard is here), ERR_NOT_REMOVED, ERR_DISK_FAILED
+   */
+  async removeData(shardId: number, replicaId: number): Promise<void> {
+    checkReplicaId('removeData', replicaId);
+    this.assertOpen();
+    try {
+      await removeData(this.engine, this.directory.snapshotsDir, shardId, replicaId);
+    } catch (error) {
+      throw diskErrorOf(error, `the data of shard ${shardId}`);
+    }
+  }
+
   // Care.
 
   /**
@@ -361,6 +475,7 @@ export class NodeHost {
   async requestSnapshot(shardId: number, options: SnapshotOptions = NO_OPTIONS): Promise<{ index: number }> {
     checkSnapshotOptions(options);
     const replica = this.replicaOf(shardId);
+    if (replica.settings.isWitness) throw replica.isWitnessOnly();
     const { exportTo } = options;
     if (exportTo !== undefined) {
       const { index } = await this.within(exportSnapshot(replica, exportTo), options, 'the export goes on');
@@ -496,6 +611,8 @@ export class NodeHost {
     this.assertOpen();
     const replica = this.engine.replicas.get(shardId);
     if (replica === undefined) {
+      const parked = this.engine.parked.get(shardId);
+      if (parked !== undefined && isRemoved(parked)) throw removedError(shardId, parked.state.replicaId);
       throw new DrakkarError(
         'ERR_SHARD_NOT_FOUND',
         `shard ${shardId} does not run on this host; start its replica first`,

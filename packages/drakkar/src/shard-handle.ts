@@ -4,6 +4,7 @@ import type { ProposeCallback } from './engine/pending-ring.ts';
 import { BARRIER, type Replica } from './engine/replica.ts';
 import { DrakkarError } from './errors.ts';
 import type { Result } from './rsm/state-machine.ts';
+import type { ConfigChange } from './wire/config-change.ts';
 import type { EntryType, SessionFields } from './wire/entry.ts';
 
 const NO_OPTIONS: CallOptions = {};
@@ -66,6 +67,16 @@ export class ShardHandle {
     return onCommit === undefined ? propose() : this.replica.onlookers.noticed(onCommit, propose);
   }
 
+  /** See `NodeHost.addReplica` and its sisters; `what` is the call's name. */
+  async changeMembership(what: string, change: ConfigChange, options: CallOptions): Promise<number> {
+    const { timeoutMs, signal } = options;
+    const call: CallOptions = {
+      ...(timeoutMs === undefined ? {} : { timeoutMs }),
+      ...(signal === undefined ? {} : { signal }),
+    };
+    return (await this.guarded(what, call, (ticks) => this.replica.changeMembership(change, ticks))) as number;
+  }
+
   /** See `NodeHost.read`. */
   read(query: unknown, options: CallOptions = NO_OPTIONS): Promise<unknown> {
     if (options === NO_OPTIONS) return this.replica.read(query, this.defaultTicks);
@@ -75,6 +86,7 @@ export class ShardHandle {
   /** See `NodeHost.staleRead`. */
   staleRead(query: unknown): unknown {
     if (this.replica.status !== 'running') throw this.replica.unavailable();
+    if (this.replica.settings.isWitness) throw this.replica.isWitnessOnly();
     if (this.replica.isRestoring) {
       throw new DrakkarError('ERR_SHARD_NOT_READY', `shard ${this.shardId} is installing a snapshot; try again`);
     }

@@ -100,12 +100,22 @@ export class TestCluster {
   async startReplica(
     id: number,
     shardId: number,
-    memberIds?: readonly number[],
+    memberIds?: readonly number[] | 'join',
     more: Partial<ReplicaOptions> = {},
   ): Promise<void> {
-    const members = memberIds === undefined ? {} : { members: this.members(...memberIds) };
+    const named = memberIds === 'join' ? memberIds : this.members(...(memberIds ?? []));
+    const members = memberIds === undefined ? {} : { members: named };
     const options = { shardId, replicaId: id, ...members, ...this.options.replica, ...more };
-    await this.settle(this.hosts.get(id)!.startReplica(options, () => new Journal()));
+    await this.settle(this.hosts.get(id)!.startReplica(options, () => this.journal()));
+  }
+
+  async startWitness(id: number, shardId: number): Promise<void> {
+    const options = { shardId, replicaId: id, ...this.options.replica, witness: true, members: 'join' } as const;
+    await this.settle(this.hosts.get(id)!.startReplica(options));
+  }
+
+  journal(): Journal {
+    return new Journal();
   }
 
   /** All hosts with one shard that lives on all of them, ready. */

@@ -5,13 +5,14 @@
 import { invariant } from '../errors.ts';
 import { skipEntries } from '../wire/entry.ts';
 import type { Slab } from '../wire/slab.ts';
+import { followMembership } from './membership.ts';
 import type { Replica } from './replica.ts';
 
 /** True when there is more to do at once. */
 export function applyToDisk(replica: Replica, deadlineMs: number): boolean {
   const { raft, rsm, engine } = replica;
   const before = raft.appliedIndex;
-  while (!rsm.gate.isBusy && rsm.gate.isOpen && raft.appliedIndex < raft.applyLimit) {
+  while (replica.isRunning && !rsm.gate.isBusy && rsm.gate.isOpen && raft.appliedIndex < raft.applyLimit) {
     const held: Slab[] = [];
     const release = (): void => {
       for (const slab of held.splice(0)) slab.release();
@@ -41,6 +42,7 @@ export function applyToDisk(replica: Replica, deadlineMs: number): boolean {
         });
       break;
     }
+    if (rsm.membership !== raft.membership) followMembership(engine, replica);
     raft.applied(last);
     if (raft.appliedIndex < raft.applyLimit && engine.env.clock.nowMs() > deadlineMs) {
       replica.afterApply(before);
@@ -71,7 +73,8 @@ function gatherBatch(replica: Replica, held: Slab[]): number {
       held.push(slab);
     }
     index += taken;
-    if (index <= to) break;
+    // Nothing behind a config change is applied before it has taken effect.
+    if (index <= to || ref.isConfigChange) break;
   }
   return index - 1;
 }

@@ -116,6 +116,12 @@ export class Engine implements LogSink {
   readonly replicas = new Map<number, Replica>();
   /** Shards that the log holds and that do not run: found at the opening, or stopped since. */
   readonly parked: Map<number, RecoveredShard>;
+  /** Removed replicas that are on their way out, by shard. */
+  readonly removals = new Map<number, Promise<void>>();
+  /** Hosts that are no member's and that are talked to all the same, each until a tick. */
+  readonly guests = new Map<string, number>();
+  /** All hosts that a way leads to. */
+  private readonly peersInUse = new Map<string, Peer>();
   /** What the next turn looks at. */
   private ready: Replica[] = [];
   private touched: Replica[] = [];
@@ -191,8 +197,42 @@ export class Engine implements LogSink {
     this.markReady(replica);
   }
 
+  /** The way to a host, for as long as a member lives there or it is a guest. */
+  peerAt(target: string): Peer {
+    let peer = this.peersInUse.get(target);
+    if (peer === undefined) {
+      peer = this.transport.peer(target);
+      this.peersInUse.set(target, peer);
+    }
+    return peer;
+  }
+
+  /** Whoever was not heard of lately is no guest any more. */
+  checkGuests(): void {
+    if (this.guests.size === 0) return;
+    for (const [target, untilTick] of this.guests) if (untilTick <= this.tickCount) this.guests.delete(target);
+    this.releaseUnusedPeers();
+  }
+
+  /** Hosts that no member lives at any more are left alone. */
+  releaseUnusedPeers(): void {
+    const used = new Set<Peer | undefined>();
+    for (const { status, peers } of this.replicas.values()) {
+      if (status === 'running') for (const peer of peers) used.add(peer);
+    }
+    for (const [target, peer] of this.peersInUse) {
+      if (used.has(peer) || this.guests.has(target)) continue;
+      this.peersInUse.delete(target);
+      this.liveness.forget(target);
+      this.outbound.forget(peer);
+      this.transport.release(target);
+    }
+  }
+
   /** Waits until what the replica wrote is durable, then forgets it. Its part of the log stays. */
   async removeReplica(replica: Replica, error: DrakkarError): Promise<void> {
+    const leaving = this.removals.get(replica.shardId);
+    if (leaving !== undefined) return leaving;
     if (replica.status === 'running') {
       replica.status = 'stopped';
       quiesce.farewell(replica.raft);
@@ -200,7 +240,9 @@ export class Engine implements LogSink {
     replica.end(error);
     this.transfers.end(replica, error);
     this.leaderWaits.changed(replica);
-    if (this.failure === undefined) await this.whenDurable(replica, replica.raft.writeNumber);
+    // Of a failed one no write is counted any more.
+    const isCounted = replica.status !== 'failed' && this.failure === undefined;
+    if (isCounted) await this.whenDurable(replica, replica.raft.writeNumber);
     // Its entries stay in memory while an update reads them.
     await replica.rsm.gate.quiet();
     this.parked.set(replica.shardId, parkReplica(replica));
@@ -274,6 +316,7 @@ export class Engine implements LogSink {
       if (replica.status !== 'running') continue;
       try {
         if (replica.applyCommitted(deadline)) this.markReady(replica);
+        if (!replica.isRunning) continue; // it applied its own removal
         replica.gather(maySeal);
         if (!maySeal && !replica.openBlock.isEmpty) this.markReadyLater(replica);
       } catch (error) {

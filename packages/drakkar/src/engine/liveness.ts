@@ -62,6 +62,12 @@ export class Liveness {
     }
   }
 
+  /** The way to the host was given up. */
+  forget(target: string): void {
+    this.links.delete(target);
+    this.lastSession = undefined;
+  }
+
   /** A frame came. */
   heard(session: InboundSession): void {
     if (session !== this.lastSession) {

@@ -6,9 +6,11 @@ import { DrakkarError, diskErrorOf } from '../errors.ts';
 import { capture, imageWithoutState, readImage, sync, type Capture } from '../rsm/captures.ts';
 import { meansHost } from '../transport/target.ts';
 import { SIZE_UNKNOWN, type HostIdentity, type Peer, type SnapshotHeader } from '../transport/transport.ts';
-import type { Membership } from '../wire/membership.ts';
+import { isKnown, type Membership } from '../wire/membership.ts';
+import { imageForWitness } from '../rsm/witness.ts';
 import type { Engine } from './engine.ts';
 import { SNAPSHOT_RETRY_MS } from './limits.ts';
+import { connectMembers, followMembership, notMember } from './membership.ts';
 import type { Replica } from './replica.ts';
 
 interface Streamable extends Capture {
@@ -43,6 +45,7 @@ export class Snapshots {
   considerSnapshot(replica: Replica): void {
     const { snapshotEntries } = replica.settings;
     if (snapshotEntries === 0 || replica.isSnapshotting || replica.isRestoring || replica.rsm.isReplaying) return;
+    if (!isKnown(replica.membership)) return; // an image says who belongs to the shard
     const { appliedIndex } = replica.raft;
     if (appliedIndex - replica.snapshotIndex < snapshotEntries || appliedIndex < replica.snapshotNotBefore) return;
     this.take(replica).catch((error: unknown) => this.reportFailure(replica, error));
@@ -54,6 +57,7 @@ export class Snapshots {
     if (replica.isSnapshotting || replica.isRestoring || replica.rsm.busy) {
       throw new DrakkarError('ERR_SYSTEM_BUSY', `a snapshot of shard ${replica.shardId} is under way; try again later`);
     }
+    if (!isKnown(replica.membership)) throw notMember(replica) ?? replica.unavailable();
     replica.isSnapshotting = true;
     try {
       if (replica.rsm.isOnDisk) return await this.takeWithoutState(replica);
@@ -166,7 +170,7 @@ export class Snapshots {
     const run = async (): Promise<void> => {
       const { shardId, replicaId: from } = replica;
       const signal = AbortSignal.any([replica.stopSignal, aborting.signal]);
-      const image = replica.rsm.isOnDisk ? await this.captureStream(replica) : await this.openRecorded(replica);
+      const image = await this.imageFor(replica, to);
       index = image.index;
       const { imageBytes } = image;
       const header: SnapshotHeader = { shardId, from, to, term, index, indexTerm: image.term, imageBytes };
@@ -200,6 +204,15 @@ export class Snapshots {
     for (const { peer: to, startCounter, aborting } of this.sending.values()) {
       if (to === peer && startCounter !== undefined && startCounter !== peer.identity?.startCounter) aborting.abort();
     }
+  }
+
+  private async imageFor(replica: Replica, to: number): Promise<Streamable> {
+    if (replica.membership.witnesses.has(to)) {
+      const recorded = await this.openRecorded(replica);
+      const { sizeBytes: imageBytes, chunks } = await imageForWitness(recorded.chunks);
+      return { ...recorded, chunks, imageBytes };
+    }
+    return replica.rsm.isOnDisk ? this.captureStream(replica) : this.openRecorded(replica);
   }
 
   private async openRecorded(replica: Replica): Promise<Streamable> {
@@ -255,8 +268,11 @@ export class Snapshots {
       throw new DrakkarError('ERR_SHARD_NOT_FOUND', `replica ${header.to} of shard ${header.shardId} is not here`);
     }
     if (replica.status !== 'running') throw replica.unavailable();
-    const peer = replica.peerOf(header.from);
-    if (peer === undefined || !meansHost(peer.address, from)) {
+    const isMember = replica.raft.memberOf(header.from) !== undefined;
+    const isHere = isMember
+      ? meansHost(replica.peerOf(header.from)?.address ?? '', from)
+      : header.term >= replica.raft.term && this.engine.incarnations.admitsStranger(replica, header.from, from);
+    if (!isHere) {
       throw new DrakkarError('ERR_PEER_REFUSED', `replica ${header.from} does not live at ${from.raftAddress}`);
     }
     const { raft } = replica;
@@ -305,6 +321,7 @@ export class Snapshots {
       if (replica.status !== 'running') throw replica.unavailable();
       if (rsm.isOnDisk) await this.shrink(replica, header);
       else this.takeOver(replica, header, image.membership);
+      followMembership(this.engine, replica);
     } catch (cause) {
       const error = diskErrorOf(cause, `the snapshot at ${header.index}`);
       // The state machine may hold half an image: nothing may be applied to it or read from it any more.
@@ -332,6 +349,7 @@ export class Snapshots {
     // Meanwhile the log may have come there by itself; the record says what is on the disk all the same.
     if (!raft.restore(header.index, header.indexTerm, membership)) raft.saveState();
     raft.applied(header.index);
+    connectMembers(this.engine, replica);
   }
 
   /** The store has what was in the image. */

@@ -1,5 +1,6 @@
 /** Who hears what became of applied entries. */
 import { DrakkarError } from '../errors.ts';
+import { errorOfRefusal, type Refusal } from './membership.ts';
 import type { Result } from './state-machine.ts';
 
 export const ApplyStatus = {
@@ -11,6 +12,8 @@ export const ApplyStatus = {
   Rejected: 3,
   /** The state machine keeps no sessions. */
   NoSessions: 4,
+  /** A config change; the result is the `Refusal`. */
+  Refused: 5,
 } as const;
 export type ApplyStatus = (typeof ApplyStatus)[keyof typeof ApplyStatus];
 
@@ -22,7 +25,7 @@ export interface ApplySink {
 }
 
 /** What the caller of an entry that was not applied is told. */
-export function errorOfStatus(status: ApplyStatus, shardId: number): DrakkarError {
+export function errorOfStatus(status: ApplyStatus, shardId: number, result: Result): DrakkarError {
   switch (status) {
     case ApplyStatus.SessionNotFound:
       return new DrakkarError(
@@ -39,6 +42,8 @@ export function errorOfStatus(status: ApplyStatus, shardId: number): DrakkarErro
         'ERR_INVALID_SESSION',
         `the state machine of shard ${shardId} keeps no sessions: its open() gives no session table`,
       );
+    case ApplyStatus.Refused:
+      return errorOfRefusal(result as Refusal, shardId);
     default:
       return new DrakkarError('ERR_REJECTED', `shard ${shardId} rejected the entry`);
   }

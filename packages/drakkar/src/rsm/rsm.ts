@@ -7,7 +7,9 @@
  */
 import { DrakkarError, invariant } from '../errors.ts';
 import type { FileSystem } from '../env/env.ts';
+import { decodeConfigChangeEntry } from '../wire/config-change.ts';
 import {
+  ENTRY_HEADER_WORDS,
   EntryType,
   SESSION_CLIENT_WORD,
   SESSION_RESPONDED_WORD,
@@ -20,12 +22,13 @@ import {
   payloadLengthBytes,
 } from '../wire/entry.ts';
 import { checksum } from '../wire/checksum.ts';
-import type { Membership } from '../wire/membership.ts';
+import { encodeMembership, isKnown, type Membership } from '../wire/membership.ts';
 import { getU53 } from '../wire/number.ts';
 import { ApplyStatus, type ApplySink } from './apply-sink.ts';
 import { capture, readImage } from './captures.ts';
 import { BATCH_MAX, BatchCursor, EntryBatch } from './entries.ts';
 import { Gate } from './gate.ts';
+import { changeMembership } from './membership.ts';
 import type { Session } from './session.ts';
 import { SESSIONS_MAX, Sessions } from './sessions.ts';
 import type { AnyStateMachine, DiskBatch, Result, SessionChange, StateMachineKind } from './state-machine.ts';
@@ -151,6 +154,12 @@ export class Rsm {
     this.appliedTerm = term;
   }
 
+  /** Entries up to `index` whose contents this replica does not get (a witness). */
+  skip(index: number, term: number): void {
+    this.appliedIndex = index;
+    this.appliedTerm = term;
+  }
+
   /** False: what is in the batch must be applied first; then nothing has changed. */
   private takeSpecial(
     u8: Uint8Array,
@@ -174,12 +183,36 @@ export class Rsm {
         report(u32, word, index, ApplyStatus.Ok, 0, sink);
         return true;
       case EntryType.ConfigChange:
-        report(u32, word, index, ApplyStatus.Rejected, 0, sink);
+        this.applyConfigChange(u8, u32, word, index, sink);
         return true;
-      default:
-        report(u32, word, index, ApplyStatus.Ok, 0, sink);
+      default: {
+        // The leader put it in the place of a config change that it refused, and says why.
+        const refusal = payloadLengthBytes(u32, word) === 0 ? 0 : u8[(word + ENTRY_HEADER_WORDS) << 2];
+        report(u32, word, index, refusal === 0 ? ApplyStatus.Ok : ApplyStatus.Refused, refusal, sink);
         return true;
+      }
     }
+  }
+
+  /** Takes effect now (design §4). The answer is the index, which identifies the new membership. */
+  private applyConfigChange(u8: Uint8Array, u32: Uint32Array, word: number, index: number, sink: ApplySink): void {
+    const at = (word + ENTRY_HEADER_WORDS) << 2;
+    const { change, base } = decodeConfigChangeEntry(u8.subarray(at, at + payloadLengthBytes(u32, word)));
+    if (isKnown(this.membership)) {
+      const known = this.membership.configChangeIndex;
+      invariant(
+        known === base.configChangeIndex && encodesSame(this.membership, base),
+        `the config change at ${index} is of the membership of ${base.configChangeIndex}, this replica's is of ${known} or has other members`,
+      );
+    } else this.membership = base;
+    this.membershipIndex = index;
+    const changed = changeMembership(this.membership, change, index);
+    if (typeof changed === 'number') {
+      report(u32, word, index, ApplyStatus.Refused, changed, sink);
+      return;
+    }
+    this.membership = changed;
+    report(u32, word, index, ApplyStatus.Ok, index, sink);
   }
 
   /** The apply table of sessions (thesis §6.3; design §7.6). */
@@ -305,10 +338,9 @@ export class Rsm {
       // It has them already, and the session table that goes with them (fault F15).
       const isStored = index <= this.openIndex;
       if (type === EntryType.ConfigChange) {
-        if (index > this.membershipIndex) {
-          if (batch.count > 0) break;
-          this.takeSpecial(u8, u32, word, type, index, sink);
-        }
+        // It takes effect with its index: nothing before it is stored behind it.
+        if (batch.count > 0) break;
+        if (index > this.membershipIndex) this.takeSpecial(u8, u32, word, type, index, sink);
       } else if (!isStored && type === EntryType.Command) {
         if (batch.count === BATCH_MAX) break;
         const length = payloadLengthBytes(u32, word);
@@ -412,6 +444,10 @@ export class Rsm {
     await this.calls.quiet();
     await this.stateMachine.close?.();
   }
+}
+
+function encodesSame(a: Membership, b: Membership): boolean {
+  return checksum(encodeMembership(a)) === checksum(encodeMembership(b));
 }
 
 function report(

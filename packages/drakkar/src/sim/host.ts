@@ -6,7 +6,7 @@ import type { ReplicaOptions } from '../config.ts';
 import type { Env, Logger, Random } from '../env/env.ts';
 import { DrakkarError } from '../errors.ts';
 import type { HostEventMap } from '../events.ts';
-import { engineOf } from '../inspect.ts';
+import { engineOf, type MemberRole } from '../inspect.ts';
 import { NodeHost } from '../nodehost.ts';
 import type { AnyStateMachine } from '../rsm/state-machine.ts';
 import type { Keep, MemoryDisk, MemoryMachine, SimulatedAuthority } from '../testing.ts';
@@ -67,12 +67,23 @@ function isPassing(error: DrakkarError): boolean {
   return typeof code === 'string' && /^E[A-Z]+$/.test(code);
 }
 
+/** A replica that a host is told to run. */
+export interface Placement {
+  readonly replicaId: number;
+  readonly members: Readonly<Record<number, string>> | 'join';
+  readonly witness: boolean;
+  /** What it is to be added as. */
+  readonly role?: MemberRole;
+}
+
 export class SimHost {
   readonly id: number;
   readonly name: string;
   readonly machine: MemoryMachine;
   readonly disturbance: Disturbance = new Disturbance();
   host: NodeHost | undefined;
+  /** Of the newest process. */
+  private env: Env | undefined;
   /** Raised with every process; what belongs to an older one is void. */
   generation = 0;
   isDamaged = false;
@@ -86,6 +97,10 @@ export class SimHost {
   /** The newest write to the log that was finished, or failed. */
   lastLogWrite: { readonly path: string; readonly position: number } | undefined;
   /** Copies of the disk, oldest first, as the ends of processes left it. */
+  /** What it runs, by shard; lasts over its processes. */
+  readonly placements: Map<number, Placement> = new Map();
+  /** Removed replicas whose data is still here. */
+  private readonly leftovers = new Map<number, number>();
   readonly backups: { readonly startCounter: number; readonly disk: MemoryDisk }[] = [];
   private readonly owner: HostOwner;
   private readonly dice: Dice;
@@ -97,6 +112,16 @@ export class SimHost {
     this.machine = machine;
     this.owner = owner;
     this.dice = dice;
+    for (const { shardId, memberIds } of owner.plan.shards) {
+      if (!memberIds.includes(id)) continue;
+      const members = Object.fromEntries(memberIds.map((member) => [member, `host${member}:7000`]));
+      this.placements.set(shardId, { replicaId: id, members, witness: false });
+    }
+  }
+
+  /** Whether clients may ask it of the shard. */
+  serves(shardId: number): boolean {
+    return this.placements.get(shardId)?.witness === false;
   }
 
   get address(): string {
@@ -110,12 +135,13 @@ export class SimHost {
   /** As every host of the run starts its replica of the shard. */
   replicaOptions(shardId: number): ReplicaOptions {
     const { plan } = this.owner;
-    const { memberIds } = plan.shards.find((shard) => shard.shardId === shardId)!;
+    const { replicaId, members, witness } = this.placements.get(shardId)!;
     return {
       shardId,
-      replicaId: this.id,
+      replicaId,
       // Named at every start, as most programs do.
-      ...(this.isWithoutMembers ? {} : { members: Object.fromEntries(memberIds.map((id) => [id, `host${id}:7000`])) }),
+      ...(this.isWithoutMembers ? {} : { members }),
+      ...(witness ? { witness } : {}),
       electionRtt: plan.electionRtt,
       heartbeatRtt: plan.heartbeatRtt,
       snapshotEntries: plan.snapshotEntries,
@@ -128,7 +154,9 @@ export class SimHost {
 
   placeOf(shardId: number, env: Env): MachinePlace {
     const { kind } = this.owner.plan.shards.find((shard) => shard.shardId === shardId)!;
-    return { kind, env, dir: `${STORES_DIR}/${shardId}` };
+    const replicaId = this.placements.get(shardId)?.replicaId ?? this.id;
+    // A new replica begins with an empty store.
+    return { kind, env, dir: `${STORES_DIR}/${shardId}${replicaId === this.id ? '' : `-${replicaId}`}` };
   }
 
   get hasReadFaults(): boolean {
@@ -179,11 +207,61 @@ export class SimHost {
         }),
     });
     this.host = host;
+    this.env = env;
     this.listen(host, generation);
-    for (const { shardId, memberIds } of plan.shards) {
-      if (!memberIds.includes(this.id)) continue;
-      await host.startReplica(this.replicaOptions(shardId), () => this.owner.createStateMachine(this, shardId, env));
+    for (const shardId of [...this.placements.keys()]) {
+      await this.clear(host, shardId);
+      await this.startReplica(host, shardId, env);
     }
+  }
+
+  private async startReplica(host: NodeHost, shardId: number, env: Env): Promise<void> {
+    const options = this.replicaOptions(shardId);
+    const makes = (): AnyStateMachine => this.owner.createStateMachine(this, shardId, env);
+    try {
+      await host.startReplica(options, options.witness === true ? undefined : makes);
+    } catch (error) {
+      if (!DrakkarError.is(error, 'ERR_REPLICA_REMOVED')) throw error;
+      this.wasRemoved(shardId, options.replicaId);
+    }
+  }
+
+  // Replicas that come and go.
+
+  /** Tells a running host to take a replica; it does so at every later start, too. */
+  place(shardId: number, placement: Placement): void {
+    this.placements.set(shardId, placement);
+    const { generation, env } = this;
+    if (env === undefined) return;
+    const run = async (host: NodeHost): Promise<void> => {
+      await this.clear(host, shardId);
+      await this.startReplica(host, shardId, env);
+    };
+    this.call(run).catch((error: unknown) => {
+      if (generation === this.generation && this.host?.failed === undefined) this.couldNotStart(error);
+    });
+  }
+
+  private wasRemoved(shardId: number, replicaId: number): void {
+    if (this.placements.get(shardId)?.replicaId !== replicaId) return;
+    this.owner.count('replicasRemoved');
+    this.owner.note(this, 'is rid of', `replica ${replicaId} of shard ${shardId}`);
+    this.placements.delete(shardId);
+    this.leftovers.set(shardId, replicaId);
+  }
+
+  /** Gives back the room of a removed replica. */
+  private async clear(host: NodeHost, shardId: number): Promise<void> {
+    const replicaId = this.leftovers.get(shardId);
+    if (replicaId === undefined) return;
+    try {
+      await host.removeData(shardId, replicaId);
+    } catch (error) {
+      // A process before this one had done it.
+      if (!DrakkarError.is(error, 'ERR_SHARD_NOT_FOUND')) throw error;
+    }
+    this.leftovers.delete(shardId);
+    this.owner.count('leftoversCleared');
   }
 
   private tls(): TlsOptions {
@@ -223,6 +301,10 @@ export class SimHost {
       owner.count('membersRefused');
       owner.note(this, 'refuses', `member ${memberId} of shard ${shardId}:`, reason);
     });
+    host.on('replicaRemoved', ({ shardId, replicaId }) => {
+      if (generation === this.generation) this.wasRemoved(shardId, replicaId);
+    });
+    host.on('membershipChanged', () => owner.count('membershipsApplied'));
     host.on('hostFailed', () => {
       owner.count('hostFailures');
       if (generation === this.generation) this.restartLater('the log failed');

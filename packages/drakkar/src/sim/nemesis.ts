@@ -28,6 +28,7 @@ export interface NemesisOwner {
   forceSnapshot(): void;
   floodProposals(): void;
   floodSessions(): void;
+  changeMembership(shardId: number): void;
   note(what: string, ...details: (number | string)[]): void;
   count(name: string, by?: number): void;
 }
@@ -216,6 +217,9 @@ export class Nemesis {
         return 'done';
       case 'session-flood':
         owner.floodSessions();
+        return 'done';
+      case 'membership':
+        owner.changeMembership(dice.pick(owner.plan.shards).shardId);
         return 'done';
     }
   }

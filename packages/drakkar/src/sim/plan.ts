@@ -1,7 +1,10 @@
 /** How one run is laid out: hosts, shards, options, clients, faults. All of it follows from the seed, and what a caller fixes. */
 import type { Dice } from './dice.ts';
-import { drawFaults, type FaultKind } from './faults.ts';
 import type { StateMachineKind } from '../rsm/state-machine.ts';
+import { drawFaults, faultOf, type FaultKind } from './faults.ts';
+
+/** Share of the runs in which members come and go. What a shard can lose changes with them, so that no disk is damaged for good. */
+const MEMBERSHIP_SHARE = 0.35;
 
 export interface ShardPlan {
   readonly shardId: number;
@@ -13,6 +16,8 @@ export interface ShardPlan {
 
 export interface Plan {
   readonly hostCount: number;
+  /** Hosts more that have no replica at first. */
+  readonly spareCount: number;
   readonly shards: readonly ShardPlan[];
   readonly clientCount: number;
   readonly operations: number;
@@ -79,17 +84,27 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   const heartbeatRtt = dice.pick([1, 1, 2]);
   const idle = dice.stream('idle');
   const drawn = drawFaults(dice);
-  const faults = options.faults ?? drawn;
+  const losesMajority = options.losesMajority ?? dice.stream('majority').chance(0.02);
+  const changes = dice.stream('membership');
+  const wantsChanges = changes.chance(MEMBERSHIP_SHARE) && drawn.length > 0 && !losesMajority;
+  const spares = changes.between(1, 3);
+  const mix = wantsChanges
+    ? [...drawn.filter((kind) => faultOf(kind).isPermanent !== true), 'membership' as const]
+    : drawn;
+  // When most disks are lost, it must be known whose disks are the most.
+  const faults = (options.faults ?? mix).filter((kind) => kind !== 'membership' || !losesMajority);
+  const changesMembers = faults.includes('membership');
   const quiesce = idle.chance(0.8);
   const lullEvery = quiesce ? idle.pick([0, 30, 60, 120]) : 0;
   const lullMs = idle.pick([300, 600, 1200]);
   return {
     hostCount,
+    spareCount: changesMembers ? spares : 0,
     shards,
     clientCount: dice.pick([2, 4, 6, 8]),
     operations: options.operations ?? drawnOperations,
     faults,
-    victims: drawVictims(dice, hostIds, shards),
+    victims: changesMembers ? [] : drawVictims(dice, hostIds, shards),
     rttMs: dice.pick([10, 20]),
     electionRtt: 2 * heartbeatRtt + dice.between(2, 10),
     heartbeatRtt,
@@ -107,7 +122,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     lullEvery,
     lullMs,
     connectionAgeMs: drawConnectionAge(dice.stream('certificates')),
-    losesMajority: options.losesMajority ?? dice.stream('majority').chance(0.02),
+    losesMajority,
   };
 }
 

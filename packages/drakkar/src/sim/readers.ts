@@ -36,6 +36,7 @@ const STAY_ENTRIES = 60;
 const EXPECTED: ReadonlySet<string> = new Set([
   'ERR_SHARD_NOT_FOUND',
   'ERR_SHARD_STOPPED',
+  'ERR_REPLICA_REMOVED',
   'ERR_SHARD_FAILED',
   'ERR_SYSTEM_BUSY',
   'ERR_TIMEOUT',
@@ -73,8 +74,8 @@ export class Readers {
     return this.positions.get(shardId)! > this.owner.truths.get(shardId)!.commitIndex;
   }
 
-  private hostOf(dice: Dice, { memberIds }: ShardPlan): SimHost | undefined {
-    const up = this.owner.hosts.filter((host) => host.isUp && !host.isForgetful && memberIds.includes(host.id));
+  private hostOf(dice: Dice, { shardId }: ShardPlan): SimHost | undefined {
+    const up = this.owner.hosts.filter((host) => host.isUp && !host.isForgetful && host.serves(shardId));
     return up.length === 0 ? undefined : dice.pick(up);
   }
 

@@ -56,7 +56,7 @@ async function open({ host, observer, workload }: Recovery, env: Env): Promise<N
     env,
     logDb: (context) => openWal({ ...context, segmentBytes: plan.segmentBytes }),
   });
-  for (const { shardId } of plan.shards.filter(({ memberIds }) => memberIds.includes(host.id))) {
+  for (const shardId of host.placements.keys()) {
     const truth = observer.truths.get(shardId)!;
     const makes = (): AnyStateMachine => {
       return watchMachine(workload.createStateMachine(shardId, host.id, host.placeOf(shardId, env)), {

@@ -45,6 +45,10 @@ export function watchTransport(inner: Transport, watch: TransportWatch): Transpo
       return peer;
     },
     addressChanged: (target) => inner.addressChanged(target),
+    release(target) {
+      peers.delete(target);
+      inner.release(target);
+    },
     sendSnapshot(target, header, ...rest) {
       watch.onSnapshotOffer(header);
       return inner.sendSnapshot(target, header, ...rest);

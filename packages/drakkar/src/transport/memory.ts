@@ -63,6 +63,7 @@ class MemoryTransport implements Transport {
   handlers: TransportHandlers | undefined;
   readonly sessions = new Set<MemorySession>();
   private readonly peers = new Map<string, MemoryPeer>();
+  private peerCount = 0;
   private readonly closing = new AbortController();
   private sessionCount = 0;
 
@@ -87,7 +88,7 @@ class MemoryTransport implements Transport {
   peer(target: string): Peer {
     let peer = this.peers.get(target);
     if (peer === undefined) {
-      peer = new MemoryPeer(this, this.peers.size, target);
+      peer = new MemoryPeer(this, this.peerCount++, target);
       this.peers.set(target, peer);
       peer.dial();
     }
@@ -101,6 +102,11 @@ class MemoryTransport implements Transport {
   /** The host behind a target, as far as it is known and there. */
   find(target: string): MemoryTransport | undefined {
     return this.hub.hosts.get(this.resolve(target) ?? '');
+  }
+
+  release(target: string): void {
+    this.peers.get(target)?.close();
+    this.peers.delete(target);
   }
 
   /** The HELLO: a session for the dialler, or why not. */

@@ -67,6 +67,7 @@ export class TcpTransport implements Transport {
   private readonly listenAddress: string;
   private listener: Listener | undefined;
   private readonly peers = new Map<string, TcpPeer>();
+  private peerCount = 0;
   private readonly inbound = new Set<TcpInbound>();
   private readonly strangers = new Admission<TcpInbound>((oldest) => oldest.drop('limit'));
   private progressTimer: Timer | undefined;
@@ -143,7 +144,7 @@ export class TcpTransport implements Transport {
   peer(target: string): Peer {
     let peer = this.peers.get(target);
     if (peer === undefined) {
-      peer = new TcpPeer(this, this.peers.size, target);
+      peer = new TcpPeer(this, this.peerCount++, target);
       this.peers.set(target, peer);
       peer.dial();
     }
@@ -152,6 +153,11 @@ export class TcpTransport implements Transport {
 
   addressChanged(target: string): void {
     this.peers.get(target)?.retry();
+  }
+
+  release(target: string): void {
+    this.peers.get(target)?.close();
+    this.peers.delete(target);
   }
 
   async sendSnapshot(

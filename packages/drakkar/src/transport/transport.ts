@@ -111,6 +111,8 @@ export interface Transport {
   peer(target: string): Peer;
   /** The address behind `target` is known now, or is another one: worth a try at once. */
   addressChanged(target: string): void;
+  /** Ends the way to `target`: no member of any shard lives there any more. The peer is void; another one is made when it is asked for. */
+  release(target: string): void;
   /** Streams an image on a connection of its own; resolves when the receiver has installed it. */
   sendSnapshot(
     target: string,
