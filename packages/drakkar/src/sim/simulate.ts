@@ -195,6 +195,7 @@ class Run implements HostOwner {
   /** The liveness mode: every shard elects, commits and answers on every healthy host. */
   private async progress(): Promise<void> {
     const { world } = this.machines;
+    this.readers.hurry();
     const deadline = world.nowMs() + PROGRESS_MS;
     const late = (what: string): Violation => {
       return new Violation('liveness', 'a healed cluster makes progress', `${what} within ${PROGRESS_MS} virtual ms`);
@@ -221,7 +222,8 @@ class Run implements HostOwner {
         .until(() => this.readers.hasRead(shardId), PROGRESS_MS)
         .catch((error: unknown) => {
           rethrowViolation(error);
-          throw late(`the change stream of shard ${shardId} did not come to its end`);
+          const [position, end] = [this.readers.position(shardId), this.observer.truths.get(shardId)!.commitIndex];
+          throw late(`the change stream of shard ${shardId} came to ${position} of ${end}, not to its end,`);
         });
       this.observer.truths.get(shardId)!.checkRead();
       await world
