@@ -38,6 +38,20 @@ test('idle shards cost no ticks and no messages: only hosts say that they live',
   await cluster.close();
 });
 
+test('the heartbeats of many shards that are awake go out together, and so do the answers', async () => {
+  const shards = Array.from({ length: 40 }, (_, i) => i + 1);
+  const cluster = new TestCluster({ replica: { quiesce: false } });
+  await cluster.startAll(shards);
+  const frames = (): number[] =>
+    [...cluster.hosts.values()].map((host) => engineOf(host).transport.counters.framesSent);
+  const before = frames();
+  await cluster.world.run(10_000);
+  for (const id of [1, 2, 3]) assert.equal(engineOf(cluster.hosts.get(id)!).ticker.activeCount, shards.length);
+  // A frame for each of 500 ticks to each of two hosts, and one that answers each of theirs; shard by shard they would be 8000.
+  for (const [i, sent] of frames().entries()) assert.ok(sent - before[i] <= 2 * 2 * 501, `${sent - before[i]} frames`);
+  await cluster.close();
+});
+
 test('a proposal or a read on any host is answered from the silence, without an election', async () => {
   const cluster = await silent();
   const terms = (): number[] => SHARDS.map((shardId) => cluster.hosts.get(1)!.shardInfo(shardId).term);
