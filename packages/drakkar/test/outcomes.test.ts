@@ -1,0 +1,109 @@
+/** What a call is told when it does not succeed, where it is easily told wrongly: not applied, or unknown. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { DrakkarError, type HostEventMap } from 'drakkar';
+import { SESSIONS_MAX } from '../src/rsm/sessions.ts';
+import { TestCluster, text } from './support.ts';
+
+test('a proposal that a new leader replaced is dropped, its outcome unknown to the host that took it', async () => {
+  const cluster = new TestCluster();
+  await cluster.startAll();
+  const old = cluster.leaderOf(1);
+  const others = [1, 2, 3].filter((id) => id !== old);
+  for (const other of others) cluster.machines.network.cut(`host${old}`, `host${other}`);
+  const lost = cluster.hosts.get(old)!.propose(1, text('lost'), { timeoutMs: 60_000 });
+  lost.catch(() => {});
+  const leads = (id: number): boolean => cluster.hosts.get(id)!.shardInfo(1).role === 'leader';
+  await cluster.world.until(() => others.some(leads), 20_000);
+  await cluster.propose(others.find(leads)!, 1, 'kept');
+  cluster.machines.network.heal();
+  await assert.rejects(cluster.settle(lost), { code: 'ERR_DROPPED', outcome: 'unknown', retryable: true });
+  await cluster.ready(1);
+  assert.deepEqual(cluster.lines(old, 1), ['kept']);
+  await cluster.close();
+});
+
+test('a proposal that could not leave for a leader that is gone is not applied', async () => {
+  const cluster = new TestCluster();
+  await cluster.startAll();
+  const leader = cluster.leaderOf(1);
+  const host = cluster.hosts.get(cluster.followerOf(1))!;
+  cluster.kill(leader);
+  await cluster.world.until(() => host.info().peers.some(({ connected }) => !connected));
+  assert.equal(host.shardInfo(1).leaderId, leader, 'it is still taken for the leader');
+  const refused = host.propose(1, text('nowhere'));
+  await assert.rejects(cluster.settle(refused), { code: 'ERR_NOT_LEADER', outcome: 'not-applied', retryable: true });
+  await cluster.close();
+});
+
+test('an evicted session says so, and whether its command was applied is unknown', async () => {
+  const cluster = new TestCluster({ hosts: 1, segmentBytes: 4 * 1024 * 1024 });
+  await cluster.startAll();
+  const host = cluster.hosts.get(1)!;
+  const oldest = await cluster.settle(host.openSession(1));
+  await cluster.settle(oldest.propose(text('one')));
+  await cluster.settle(Promise.all(Array.from({ length: SESSIONS_MAX }, () => host.openSession(1))));
+  assert.equal(host.shardInfo(1).sessions, SESSIONS_MAX);
+  await assert.rejects(cluster.settle(oldest.propose(text('two'))), {
+    code: 'ERR_SESSION_NOT_FOUND',
+    outcome: 'unknown',
+  });
+  assert.deepEqual(cluster.lines(1, 1), ['one']);
+  await cluster.close();
+});
+
+test('a session repeats a command that timed out within its deadline, and tells the truth when that passes', async () => {
+  const cluster = new TestCluster();
+  await cluster.startAll();
+  const leader = cluster.leaderOf(1);
+  const host = cluster.hosts.get(leader)!;
+  const session = await cluster.settle(host.openSession(1));
+  for (const id of [1, 2, 3]) if (id !== leader) cluster.machines.network.cut(`host${leader}`, `host${id}`);
+  const write = session.propose(text('cut off'), { timeoutMs: 3000 });
+  write.catch(() => {});
+  await assert.rejects(cluster.settle(write), (error) => DrakkarError.is(error) && error.outcome === 'unknown');
+  cluster.machines.network.heal();
+  await cluster.ready(1);
+  // The next one goes on behind it; the first is there at most once.
+  await cluster.settle(session.propose(text('next')));
+  const lines = cluster.lines(leader, 1);
+  assert.equal(lines.at(-1), 'next');
+  assert.ok(lines.filter((line) => line === 'cut off').length <= 1);
+  await cluster.close();
+});
+
+test('an export of a replica that has applied nothing is refused, and can be tried again', async () => {
+  const cluster = new TestCluster();
+  await cluster.open(1);
+  await cluster.startReplica(1, 1, [1, 2, 3]);
+  const host = cluster.hosts.get(1)!;
+  const early = host.requestSnapshot(1, { exportTo: 'backup' });
+  await assert.rejects(cluster.settle(early), { code: 'ERR_SHARD_NOT_READY', outcome: 'not-applied', retryable: true });
+  for (const id of [2, 3]) await cluster.open(id);
+  for (const id of [2, 3]) await cluster.startReplica(id, 1, [1, 2, 3]);
+  await cluster.ready(1);
+  assert.ok((await cluster.settle(host.requestSnapshot(1, { exportTo: 'backup' }))).index > 0);
+  await cluster.close();
+});
+
+test('every host of a shard tells of a change of its membership', async () => {
+  const cluster = new TestCluster({ hosts: 4 });
+  const told = new Map<number, HostEventMap['membershipChanged'][]>();
+  for (const id of [1, 2, 3, 4]) {
+    const host = await cluster.open(id);
+    told.set(id, []);
+    host.on('membershipChanged', (event) => told.get(id)!.push(event));
+  }
+  for (const id of [1, 2, 3]) await cluster.startReplica(id, 1, [1, 2, 3]);
+  await cluster.startReplica(4, 1, 'join');
+  await cluster.ready(1, [1, 2, 3]);
+  const host = cluster.hosts.get(1)!;
+  const { configChangeIndex } = await cluster.settle(host.addReplica(1, 4, cluster.addressOf(4)));
+  await cluster.ready(1);
+  for (const [id, events] of told) {
+    const { shardId, replicaId, membership } = events.at(-1)!;
+    assert.deepEqual([shardId, replicaId, membership.configChangeIndex], [1, id, configChangeIndex]);
+    assert.deepEqual(membership.voters, cluster.members(1, 2, 3, 4));
+  }
+  await cluster.close();
+});
