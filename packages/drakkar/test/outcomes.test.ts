@@ -1,7 +1,7 @@
-/** What a call is told when it does not succeed, where it is easily told wrongly: not applied, or unknown. */
+/** What calls are told, where it is easily told wrongly: not applied or unknown; and what reaches the state machine as it is. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { DrakkarError, type HostEventMap } from 'drakkar';
+import { DrakkarError, type Entry, type HostEventMap, type StateMachine } from 'drakkar';
 import { SESSIONS_MAX } from '../src/rsm/sessions.ts';
 import { TestCluster, text } from './support.ts';
 
@@ -105,5 +105,51 @@ test('every host of a shard tells of a change of its membership', async () => {
     assert.deepEqual([shardId, replicaId, membership.configChangeIndex], [1, id, configChangeIndex]);
     assert.deepEqual(membership.voters, cluster.members(1, 2, 3, 4));
   }
+  await cluster.close();
+});
+
+/** Gives back what it is asked, and answers each command with its length. */
+class Echo implements StateMachine {
+  update(entries: readonly Entry[]): void {
+    for (const entry of entries) entry.result = entry.lengthBytes;
+  }
+
+  lookup(query: unknown): unknown {
+    return query;
+  }
+
+  *saveSnapshot(): Iterable<Uint8Array> {}
+
+  async recoverFromSnapshot(): Promise<void> {}
+}
+
+test('a query reaches the state machine as it is, bytes too, and so does its answer', async () => {
+  const cluster = new TestCluster({ hosts: 1 });
+  const host = await cluster.open(1);
+  await cluster.settle(host.startReplica({ shardId: 1, replicaId: 1, members: cluster.members(1) }, () => new Echo()));
+  await cluster.ready(1);
+  for (const query of [Uint8Array.of(1, 2, 3), { deep: ['object'] }, undefined]) {
+    assert.equal(await cluster.settle(host.read(1, query)), query);
+    assert.equal(host.staleRead(1, query), query);
+  }
+  await cluster.close();
+});
+
+test('an empty command is applied and answered as any other', async () => {
+  const cluster = new TestCluster({ hosts: 1 });
+  const host = await cluster.open(1);
+  await cluster.settle(host.startReplica({ shardId: 1, replicaId: 1, members: cluster.members(1) }, () => new Echo()));
+  await cluster.ready(1);
+  const commands = [text(''), text('abc'), text('')];
+  assert.deepEqual(await cluster.settle(host.proposeBatch(1, commands)), [0, 3, 0]);
+  cluster.kill(1);
+  const again = await cluster.open(1);
+  await cluster.settle(again.startReplica({ shardId: 1, replicaId: 1 }, () => new Echo()));
+  await cluster.ready(1);
+  const { entries } = await cluster.settle(again.queryLog(1, { firstIndex: 2, maxEntries: 3 }));
+  assert.deepEqual(
+    entries.map(({ bytes }) => bytes.length),
+    [0, 3, 0],
+  );
   await cluster.close();
 });
