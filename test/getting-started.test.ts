@@ -69,7 +69,7 @@ class Terminal {
     const { value, done } = await Promise.race([this.lines!.next(), tooLate]);
     assert.ok(done !== true, `it ended instead of saying ${text}`);
     const pattern = text.split('…').map((part) => part.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&'));
-    assert.match(value as string, new RegExp(`^${pattern.join('.*')}$`));
+    assert.match(value, new RegExp(`^${pattern.join('.*')}$`));
   }
 
   kill(): void {
