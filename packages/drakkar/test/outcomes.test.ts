@@ -72,6 +72,36 @@ test('a session repeats a command that timed out within its deadline, and tells 
   await cluster.close();
 });
 
+test('a command that waits in its session has the deadline of its call; when its turn comes too late it was not sent', async () => {
+  const cluster = new TestCluster();
+  await cluster.startAll();
+  const leader = cluster.leaderOf(1);
+  const host = cluster.hosts.get(leader)!;
+  const session = await cluster.settle(host.openSession(1));
+  for (const id of [1, 2, 3]) if (id !== leader) cluster.machines.network.cut(`host${leader}`, `host${id}`);
+  const before = cluster.world.nowMs();
+  const controller = new AbortController();
+  const first = session.propose(text('under way'), { timeoutMs: 2000 });
+  const waiting = [1, 2, 3].map((i) => session.propose(text(`waits ${i}`), { timeoutMs: 2000 }));
+  const aborted = session.propose(text('aborted'), { timeoutMs: 60_000, signal: controller.signal });
+  for (const call of [first, ...waiting, aborted]) call.catch(() => {});
+  controller.abort();
+  await assert.rejects(cluster.settle(first), { outcome: 'unknown' });
+  for (const call of waiting) await assert.rejects(cluster.settle(call), { outcome: 'not-applied' });
+  await assert.rejects(cluster.settle(aborted), { code: 'ERR_ABORTED', outcome: 'not-applied' });
+  assert.ok(cluster.world.nowMs() - before < 3000, 'they waited one behind the other');
+  cluster.machines.network.heal();
+  await cluster.ready(1);
+  await cluster.settle(session.propose(text('next')));
+  const lines = cluster.lines(leader, 1);
+  assert.equal(lines.at(-1), 'next');
+  assert.ok(
+    lines.every((line) => line === 'next' || line === 'under way'),
+    lines.join(),
+  );
+  await cluster.close();
+});
+
 test('an export of a replica that has applied nothing is refused, and can be tried again', async () => {
   const cluster = new TestCluster();
   await cluster.open(1);
