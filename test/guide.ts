@@ -41,12 +41,12 @@ export async function withFiles<T>(files: ReadonlyMap<string, string>, use: (dir
 }
 
 /** What the compiler finds wrong in the directory; empty when nothing. */
-export function typecheck(dir: string): string {
+export function typecheck(dir: string, options: object = {}): string {
   writeFileSync(
     join(dir, 'tsconfig.json'),
     JSON.stringify({
       extends: join(ROOT, 'tsconfig.base.json'),
-      compilerOptions: { noEmit: true },
+      compilerOptions: { noEmit: true, ...options },
       include: ['**/*.ts'],
     }),
   );
