@@ -176,6 +176,8 @@ test('a host whose disk is gone is replaced, as documented', { timeout: 240_000 
     for (const id of [2, 4]) await stop(running.get(id)!, 'SIGTERM');
     for (const id of [1, 2, 4]) running.set(id, await serve(machine, commands.get(id)!));
     assert.equal(await request(kv(1, 100), 'GET'), 'goes on');
+    const [members] = blocksOf('Restart and upgrade');
+    assert.equal(sh(members).match(/^\d +[124] +127\.0\.0\.1:2621[124] +voter/gm)?.length, 12);
     for (const child of running.values()) await stop(child, 'SIGTERM');
     running.clear();
   } finally {
@@ -185,7 +187,14 @@ test('a host whose disk is gone is replaced, as documented', { timeout: 240_000 
 });
 
 test('every shell block of the page is run by this test', () => {
-  const run = ['Before you start', 'Deploy', 'Replace a host', 'Backup', 'A lost majority'].flatMap(blocksOf).length;
+  const run = [
+    'Before you start',
+    'Deploy',
+    'Restart and upgrade',
+    'Replace a host',
+    'Backup',
+    'A lost majority',
+  ].flatMap(blocksOf).length;
   assert.equal([...docs.matchAll(/^```sh$/gm)].length, run);
 });
 
