@@ -110,6 +110,24 @@ export function renderMetrics(engine: Engine, events: HostEvents): string {
   one('engine_turns_total', 'counter', 'Turns of the engine.', turns);
   one('forwards_dropped_total', 'counter', 'Forwarded proposals that could not be taken.', forwardsDropped);
   one('messages_refused_total', 'counter', 'Messages of hosts that may not speak for the replica.', messagesRefused);
+  one(
+    'leaders_found_total',
+    'counter',
+    'How often a replica learned who leads, of all shards.',
+    engine.counters.leadersFound,
+  );
+  one(
+    'leaders_lost_total',
+    'counter',
+    'How often a replica lost its leader, of all shards.',
+    engine.counters.leadersLost,
+  );
+  one(
+    'disk_stalls_total',
+    'counter',
+    'How often writes stood still for an election timeout.',
+    engine.counters.diskStalls,
+  );
   one('snapshots_failed_total', 'counter', 'Snapshots that could not be taken or sent.', snapshotsFailed);
   for (const name of ['snapshotsAborted', 'snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk'] as const) {
     one(`${snake(name)}_total`, 'counter', 'Of snapshots: see docs/state-machines.md.', engine.counters[name]);

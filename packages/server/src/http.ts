@@ -5,6 +5,7 @@ import { DrakkarError, type NodeHost } from 'drakkar';
 import type { Logger } from 'pino';
 import { KEY_MAX_BYTES, VALUE_MAX_BYTES, conflictVersion, isConflict } from './commands.ts';
 import { deadlineIn, type Deadline, type ShardedStore } from './kv.ts';
+import { MEMBER_ACTIONS, changeMembers, type MemberAction } from './members.ts';
 
 const TIMEOUT_MS = 5000;
 const TIMEOUT_MAX_MS = 60_000;
@@ -29,6 +30,8 @@ export interface HttpContext {
   readonly logger: Logger;
   /** Where `POST /export` puts snapshots; without it there is none. */
   readonly exportDir?: string;
+  /** Whether `POST /members` changes who belongs to the shards. */
+  readonly isAdmin?: boolean;
 }
 
 interface Counters {
@@ -66,6 +69,10 @@ async function route(
     await onExport(context.host, context.exportDir, request, response, searchParams);
     return;
   }
+  if (pathname === '/members' && context.isAdmin === true) {
+    await onMembers(context.host, request, response, searchParams);
+    return;
+  }
   if (request.method !== 'GET') throw new RequestError(405, 'ERR_METHOD', `${request.method} is not for ${pathname}`);
   switch (pathname) {
     case '/kv':
@@ -75,7 +82,7 @@ async function route(
       sendJson(response, 200, status(context));
       return;
     case '/healthz': {
-      const health = checkHealth(context.host);
+      const health = checkHealth(context.host, context.store.shardCount);
       sendJson(response, health.healthy ? 200 : 503, health);
       return;
     }
@@ -225,6 +232,32 @@ async function onExport(
   sendJson(response, 200, { shardId, index, dir });
 }
 
+/** One change of one shard; called on any host of it. */
+async function onMembers(
+  host: NodeHost,
+  request: IncomingMessage,
+  response: ServerResponse,
+  params: URLSearchParams,
+): Promise<void> {
+  if (request.method !== 'POST') throw new RequestError(405, 'ERR_METHOD', `${request.method} is not for /members`);
+  const action = params.get('action') as MemberAction;
+  if (!MEMBER_ACTIONS.includes(action)) {
+    throw new RequestError(400, 'ERR_PARAMETER', `action is ${action}; expected one of ${MEMBER_ACTIONS.join(', ')}`);
+  }
+  for (const name of ['shard', 'replica'])
+    if (!params.has(name)) throw new RequestError(400, 'ERR_PARAMETER', `${name} is missing; expected its id`);
+  const shardId = wholeNumber(params, 'shard', 1, Number.MAX_SAFE_INTEGER);
+  const replicaId = wholeNumber(params, 'replica', 1, Number.MAX_SAFE_INTEGER);
+  const timeoutMs = wholeNumber(params, 'timeoutMs', TIMEOUT_MS, TIMEOUT_MAX_MS);
+  const changed = await changeMembers(host, { action, shardId, replicaId, timeoutMs, params }).catch(
+    (error: unknown) => {
+      if (!DrakkarError.is(error, 'ERR_INVALID_OPTION')) throw error;
+      throw new RequestError(400, error.code, error.message);
+    },
+  );
+  sendJson(response, 200, { shardId, replicaId, action, ...changed });
+}
+
 async function readBody(request: IncomingMessage): Promise<Uint8Array> {
   const tooBig = (): RequestError =>
     new RequestError(413, 'ERR_VALUE', `the value has more than ${VALUE_MAX_BYTES} bytes`);
@@ -277,11 +310,15 @@ function status({ host, store }: HttpContext): object {
   };
 }
 
-/** Healthy: the host's log works, and every replica runs and knows a leader. */
-function checkHealth(host: NodeHost): { healthy: boolean; problems: string[] } {
+/** Healthy: the host's log works, and a replica of every shard runs and knows a leader. */
+function checkHealth(host: NodeHost, shardCount: number): { healthy: boolean; problems: string[] } {
   const problems: string[] = [];
   if (host.failed !== undefined) problems.push(host.failed.message);
-  for (const shard of host.info().shards) {
+  const { shards } = host.info();
+  if (shards.length < shardCount) {
+    problems.push(`${shardCount - shards.length} of ${shardCount} shards have no replica here; were they removed?`);
+  }
+  for (const shard of shards) {
     if (shard.state !== 'running') problems.push(`shard ${shard.shardId} is ${shard.state}`);
     else if (shard.leaderId === 0) problems.push(`shard ${shard.shardId} has no leader`);
   }

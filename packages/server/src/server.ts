@@ -33,7 +33,7 @@ export async function startServer(options: ServerOptions, logger: Logger): Promi
         {
           shardId,
           replicaId: options.replicaId,
-          members: options.peers,
+          members: options.join === true ? 'join' : options.peers,
           electionRtt: options.electionRtt,
           snapshotEntries: options.snapshotEntries,
         },
@@ -44,7 +44,13 @@ export async function startServer(options: ServerOptions, logger: Logger): Promi
     host.on('replicaFailed', ({ shardId, error }) => logger.error({ shardId, err: error }, 'replica failed'));
     const store = new ShardedStore(host, options.shards);
     const { exportDir } = options;
-    const http = createHttpServer({ host, store, logger, ...(exportDir === undefined ? {} : { exportDir }) });
+    const http = createHttpServer({
+      host,
+      store,
+      logger,
+      ...(exportDir === undefined ? {} : { exportDir }),
+      isAdmin: options.admin === true,
+    });
     const url = await listen(http, options.http);
     return { host, url, close: () => shutDown(host, http, logger) };
   } catch (error) {

@@ -65,6 +65,9 @@ export interface EngineCounters {
   imagesShrunk: number;
   /** Times that a shard's writes stood still for an election timeout. */
   diskStalls: number;
+  /** How often a replica learned who leads, itself included, and how often it lost its leader. */
+  leadersFound: number;
+  leadersLost: number;
   /** How often a replica fell silent, and why it woke. */
   quiesced: number;
   readonly woken: Record<quiesce.WakeCause, number>;
@@ -109,6 +112,8 @@ export class Engine implements LogSink {
     imagesStreamed: 0,
     imagesShrunk: 0,
     diskStalls: 0,
+    leadersFound: 0,
+    leadersLost: 0,
     quiesced: 0,
     woken: { proposal: 0, read: 0, message: 0, operator: 0, 'host-lost': 0, 'host-back': 0 },
   };
