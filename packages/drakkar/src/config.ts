@@ -8,6 +8,7 @@ import {
 } from './engine/limits.ts';
 import type { Env, Logger } from './env/env.ts';
 import type { MemberRole } from './wire/config-change.ts';
+import { FORMAT_NEWEST, FORMAT_OLDEST, FORMAT_REHEARSAL, type FormatRange } from './wire/formats.ts';
 import { ADDRESS_MAX_BYTES, ENTRY_MAX_BYTES, FRAME_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
 import type { SlabPool } from './wire/slab.ts';
 import type { LogDb } from './wal/logdb.ts';
@@ -44,12 +45,17 @@ export interface NodeHostOptions {
   readonly registry?: (context: RegistryContext) => Registry;
   /** Certificates: every connection between hosts proves by them who it is. Default: plain connections, for trusted networks only. */
   readonly tls?: TlsOptions;
+  /**
+   * This host behaves as a release does whose newest format this is: it reads and enables none above it. Lower than the newest, it is an
+   * older release; `FORMAT_REHEARSAL` makes it one to come, for rehearsals of an upgrade only. Default: `FORMAT_NEWEST`.
+   */
+  readonly newestFormat?: number;
   /** Any pino-shaped logger. Default: silence. */
   readonly logger?: Logger;
   /** The outside world; for tests and simulation. Default: this machine. */
   readonly env?: Env;
   /** Another log database. Default: the one in `wal/`. */
-  readonly logDb?: (context: { env: Env; dir: string; pool: SlabPool }) => Promise<LogDb>;
+  readonly logDb?: (context: { env: Env; dir: string; pool: SlabPool; formats: FormatRange }) => Promise<LogDb>;
   /** Another transport. Default: TCP. */
   readonly transport?: (context: {
     env: Env;
@@ -245,6 +251,10 @@ const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
   },
   gossip: isObject,
   tls: isObject,
+  newestFormat: {
+    allowed: `a whole number from ${FORMAT_OLDEST} to ${FORMAT_NEWEST}, or ${FORMAT_REHEARSAL}`,
+    accepts: (value) => value === FORMAT_REHEARSAL || isInteger(FORMAT_OLDEST, FORMAT_NEWEST).accepts(value),
+  },
   registry: isFunction,
   logger: isLogger,
   env: isObject,
@@ -495,3 +505,13 @@ export const DEFAULTS = {
   maxInMemoryLogBytes: 64 * 1024 * 1024,
   maxPayloadBytes: ENTRY_MAX_BYTES,
 } as const;
+
+/** A format that is to be enabled on a host that reads up to `newestFormat`. */
+export function checkFormat(format: number, newestFormat: number): void {
+  if (format === newestFormat || isInteger(FORMAT_OLDEST, Math.min(newestFormat, FORMAT_NEWEST)).accepts(format))
+    return;
+  throw new DrakkarError(
+    'ERR_INVALID_OPTION',
+    `enableFormat: there is no format ${String(format)} that this host reads, the newest is ${newestFormat}; upgrade it first`,
+  );
+}

@@ -6,6 +6,7 @@ import {
   DEFAULTS,
   checkAddOptions,
   checkCallOptions,
+  checkFormat,
   checkHostOptions,
   checkLeaderWatchOptions,
   checkLogQueryOptions,
@@ -93,17 +94,18 @@ export class NodeHost {
   }
 
   private static async openWith(env: Env, options: NodeHostOptions, deploymentId: number): Promise<NodeHost> {
-    const { dir, raftAddress, hostId } = options;
+    const { dir, raftAddress, hostId, newestFormat } = options;
     const mayMove = options.gossip !== undefined || options.registry !== undefined;
     const { tls } = options;
     const security = tls === undefined ? undefined : await TransportSecurity.open(env, tls, deploymentId);
-    const directory = await openDirectory(env, dir, { deploymentId, raftAddress, hostId, mayMove });
+    const directory = await openDirectory(env, dir, { deploymentId, raftAddress, hostId, mayMove, newestFormat });
     const registry = createRegistry(options, { env, identity: directory.identity });
     const pool = new SlabPool();
     try {
       // Where hosts may move, they are known by their ids.
       security?.start([mayMove ? directory.identity.hostId : raftAddress], directory.identity);
-      const log = await (options.logDb ?? openWal)({ env, dir: directory.walDir, pool });
+      const formats = { newest: directory.identity.newestFormat, enabled: directory.format };
+      const log = await (options.logDb ?? openWal)({ env, dir: directory.walDir, pool, formats });
       try {
         const transport = (options.transport ?? createTcpTransport)({
           env,
@@ -128,6 +130,8 @@ export class NodeHost {
           maxInboundBytes: options.maxReceiveQueueBytes ?? DEFAULTS.maxReceiveQueueBytes,
           identity: directory.identity,
           trace,
+          formats,
+          enableFormat: (format) => directory.enableFormat(format),
           condemn: (newestStart) => directory.condemn(newestStart),
           onFailed: () => void transport.close(),
         });
@@ -558,6 +562,23 @@ export class NodeHost {
 
   info(): HostInfo {
     return describeHost(this.engine, this.directory.identity);
+  }
+
+  /**
+   * Ends an upgrade: from now on this host, and every other one as soon as it hears of it, may write `format`, by default the newest that
+   * this release knows. Once is enough, on any host, when all run the new release and are up. There is no way back: a release that does
+   * not know the format refuses the directory. Until then hosts of both releases live together, and each can go back (docs/operations.md).
+   *
+   * @throws ERR_INVALID_OPTION for a format that this host does not read, ERR_FORMAT_NOT_AGREED, ERR_DISK_FULL, ERR_DISK_FAILED
+   */
+  async enableFormat(format: number = this.directory.identity.newestFormat): Promise<void> {
+    this.assertOpen();
+    checkFormat(format, this.directory.identity.newestFormat);
+    try {
+      await this.engine.formats.enable(format);
+    } catch (error) {
+      throw diskErrorOf(error, `the directory ${this.engine.dir}`);
+    }
   }
 
   /** The hosts that the registry knows, this one included; without gossip, only this one. */

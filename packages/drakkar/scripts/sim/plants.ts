@@ -488,4 +488,26 @@ export const PLANTS: readonly Plant[] = [
     to: '',
     faults: ['membership', 'isolate-leader', 'crash', 'pause'],
   },
+  // Upgrades.
+  {
+    name: 'writes-a-format-that-others-have-not-enabled',
+    file: 'engine/formats.ts',
+    from: 'format = Math.min(format, this.enabledOn(peer));',
+    to: 'format = Math.max(format, this.enabledOn(peer));',
+    faults: ['upgrade', 'enable-format'],
+  },
+  {
+    name: 'format-counts-before-it-is-durable',
+    file: 'engine/formats.ts',
+    from: '    await this.enabling;\n    if',
+    to: '    this.enabling.catch(() => {});\n    if',
+    faults: ['upgrade', 'enable-format', 'crash', 'slow-disk', 'disk-stall'],
+  },
+  {
+    name: 'newer-directory-is-not-refused',
+    file: 'engine/directory.ts',
+    from: 'if (record.format > newestFormat) {',
+    to: 'if (record.format < 0) {',
+    faults: ['upgrade', 'enable-format'],
+  },
 ];

@@ -6,6 +6,7 @@ import { DrakkarError } from '../errors.ts';
 import type { Env, Timer } from '../env/env.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
 import { checkFrame } from '../wire/frame.ts';
+import { FRAME_MAX_BYTES } from '../wire/limits.ts';
 import { BACKOFF_FIRST_MS, PEER_QUEUE_MAX_BYTES } from './limits.ts';
 import { meansHost } from './target.ts';
 import type {
@@ -224,7 +225,7 @@ class MemorySession implements InboundSession {
       this.transport.counters.framesReceived++;
       this.transport.counters.bytesReceived += lengthBytes;
       try {
-        checkFrame(slab.u8, slab.u32, 0, lengthBytes);
+        checkFrame(slab.u8, slab.u32, 0, lengthBytes, FRAME_MAX_BYTES, this.transport.identity.newestFormat);
         this.transport.handlers?.onFrame(this, slab, 0, lengthBytes);
       } catch (error) {
         this.transport.env.logger.warn({ from: this.identity.raftAddress, err: error }, 'connection dropped');

@@ -18,6 +18,8 @@ export interface HostIdentity {
   readonly startCounter: number;
   /** The starts before it that the directory remembers, oldest first. At most `EARLIER_STARTS_MAX`. */
   readonly earlierStarts: readonly number[];
+  /** The newest format that the host reads (`wire/formats.ts`). */
+  readonly newestFormat: number;
 }
 
 /** A connection that a peer dialled and that passed its HELLO. */
@@ -66,7 +68,7 @@ export interface SnapshotHeader {
 export const SIZE_UNKNOWN = 0;
 
 export interface TransportHandlers {
-  /** A frame whose length, checksum and version were checked; what is inside was not. The slab is valid during the call; `retain` it to keep it. */
+  /** A frame whose length, checksum and format were checked; what is inside was not. The slab is valid during the call; `retain` it to keep it. */
   onFrame(from: InboundSession, slab: Slab, offset: number, lengthBytes: number): void;
   onSessionEnd(from: InboundSession): void;
   onPeerUp(peer: Peer): void;

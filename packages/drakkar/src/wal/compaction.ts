@@ -192,7 +192,7 @@ export class Compaction {
       slab.u32.set(words, at);
       at += words.length;
     }
-    sealFrame(slab.u8, slab.u32, 0, frameBytes, FrameType.Moved, copies.length);
+    sealFrame(slab.u8, slab.u32, 0, frameBytes, FrameType.Moved, copies.length, wal.formats.enabled);
     wal.pushOwn(slab, frameBytes, (segment, frameOffset) => {
       let blockOffset = (FRAME_HEADER_WORDS + MOVED_PREFIX_WORDS) << 2;
       for (const { ref, place, shardId, words } of copies) {

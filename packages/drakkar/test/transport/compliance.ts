@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryMachines } from 'drakkar/testing';
 import type { Env } from '../../src/env/env.ts';
+import { FORMAT_NEWEST } from '../../src/wire/formats.ts';
 import { FRAME_HEADER_BYTES, FrameType, sealFrame } from '../../src/wire/frame.ts';
 import { Slab, SlabPool } from '../../src/wire/slab.ts';
 import type {
@@ -26,6 +27,7 @@ export function identityOf(name: string, fields: Partial<HostIdentity> = {}): Ho
     directoryLow: number * 7,
     startCounter: 1,
     earlierStarts: [],
+    newestFormat: FORMAT_NEWEST,
     ...fields,
   };
 }
