@@ -16,9 +16,9 @@ import type { GossipOptions } from './registry/gossip.ts';
 import { META_MAX_BYTES, SEEDS_MAX } from './registry/limits.ts';
 import type { Registry, RegistryContext } from './registry/registry.ts';
 import { PEER_QUEUE_MAX_BYTES } from './transport/limits.ts';
-import type { ReloadTlsOptions, TlsOptions, TransportSecurity } from './transport/security.ts';
+import type { ReloadTlsOptions, TlsOptions } from './transport/security.ts';
 import { isHostId } from './transport/target.ts';
-import type { HostIdentity, Resolve, Transport } from './transport/transport.ts';
+import type { Transport, TransportContext } from './transport/transport.ts';
 
 export interface NodeHostOptions {
   /** Directory of this host, for it alone. Made when missing. */
@@ -56,16 +56,8 @@ export interface NodeHostOptions {
   readonly env?: Env;
   /** Another log database. Default: the one in `wal/`. */
   readonly logDb?: (context: { env: Env; dir: string; pool: SlabPool; formats: FormatRange }) => Promise<LogDb>;
-  /** Another transport. Default: TCP. */
-  readonly transport?: (context: {
-    env: Env;
-    identity: HostIdentity;
-    listenAddress: string;
-    pool: SlabPool;
-    resolve: Resolve;
-    maxSendQueueBytes: number;
-    security: TransportSecurity | undefined;
-  }) => Transport;
+  /** Another transport; `transportCompliance` of `drakkar/compliance` holds it to its contract. Default: TCP. */
+  readonly transport?: (context: TransportContext) => Transport;
 }
 
 export interface ReplicaOptions {

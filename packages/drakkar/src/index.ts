@@ -60,9 +60,15 @@ export type {
   InboundSession,
   Peer,
   Resolve,
+  SnapshotHeader,
   Transport,
+  TransportContext,
+  TransportCounters,
   TransportHandlers,
 } from './transport/transport.ts';
+export { FrameReceiver } from './transport/frame-receiver.ts';
+export { meansHost } from './transport/target.ts';
+export type { Slab, SlabPool } from './wire/slab.ts';
 export type { GossipOptions } from './registry/gossip.ts';
 export { createGossipRegistry } from './registry/gossip.ts';
 export type { KnownHost, Registry, RegistryContext } from './registry/registry.ts';

@@ -497,17 +497,10 @@ export const PLANTS: readonly Plant[] = [
     faults: ['upgrade', 'enable-format'],
   },
   {
-    name: 'format-counts-before-it-is-durable',
-    file: 'engine/formats.ts',
-    from: '    await this.enabling;\n    if',
-    to: '    this.enabling.catch(() => {});\n    if',
-    faults: ['upgrade', 'enable-format', 'crash', 'slow-disk', 'disk-stall'],
-  },
-  {
-    name: 'newer-directory-is-not-refused',
+    name: 'enabled-format-is-forgotten',
     file: 'engine/directory.ts',
-    from: 'if (record.format > newestFormat) {',
-    to: 'if (record.format < 0) {',
+    from: 'format: known?.format ?? FORMAT_OLDEST,',
+    to: 'format: FORMAT_OLDEST,',
     faults: ['upgrade', 'enable-format'],
   },
 ];

@@ -1,6 +1,6 @@
 /**
  * The transport without a network: frames go from one host of a hub to another as bytes, at the next turn. For many hosts in one process
- * and for tests; keeps the contract of `transport.ts`, and `test/transport/compliance.ts` holds it and TCP to it.
+ * and for tests; keeps the contract of `transport.ts`, and `drakkar/compliance` holds it and TCP to it.
  */
 import { DrakkarError } from '../errors.ts';
 import type { Env, Timer } from '../env/env.ts';
