@@ -153,6 +153,16 @@ export interface MembershipOptions extends CallOptions {
   readonly configChangeIndex?: number;
 }
 
+/** What `removeData` takes. */
+export interface RemoveDataOptions {
+  /**
+   * The operator's word that the replica is of no use any more though this host has not heard of its removal: its shard is gone for good, or it
+   * was removed while this host was away. The replica must be stopped; nothing of the shard can run on this host again. For a shard that
+   * still counts it as a member it is what a lost disk is: remove it there, too. Default false.
+   */
+  readonly evenIfMember?: boolean;
+}
+
 export interface AddReplicaOptions extends MembershipOptions {
   /** What it is to be. `voter`: counts at once, also while it catches up. Default `voter`. */
   readonly role?: MemberRole;
@@ -325,6 +335,8 @@ const MEMBERSHIP_RULES: Record<keyof MembershipOptions, Rule> = {
   configChangeIndex: isInteger(0, MAX_ID),
 };
 
+const REMOVE_DATA_RULES: Record<keyof RemoveDataOptions, Rule> = { evenIfMember: isBoolean };
+
 const ADD_RULES: Record<keyof AddReplicaOptions, Rule> = {
   ...MEMBERSHIP_RULES,
   role: { allowed: "'voter', 'non-voting' or 'witness'", accepts: isRole },
@@ -455,6 +467,10 @@ export function checkLogQueryOptions(options: LogQueryOptions): void {
 
 export function checkMembershipOptions(what: string, options: MembershipOptions): void {
   check(what, options, MEMBERSHIP_RULES);
+}
+
+export function checkRemoveDataOptions(options: RemoveDataOptions): void {
+  check('removeData', options, REMOVE_DATA_RULES);
 }
 
 export function checkAddOptions(options: AddReplicaOptions): void {

@@ -8,6 +8,7 @@ export type {
   MembershipOptions,
   NodeHostOptions,
   ProposeOptions,
+  RemoveDataOptions,
   ReplicaOptions,
   SnapshotOptions,
   WatchOptions,

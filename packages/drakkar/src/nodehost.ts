@@ -13,6 +13,7 @@ import {
   checkMembershipOptions,
   checkReloadTlsOptions,
   checkReplicaId,
+  checkRemoveDataOptions,
   checkReplicaOptions,
   checkSnapshotOptions,
   checkTarget,
@@ -25,6 +26,7 @@ import {
   type ProposeOptions,
   type WatchOptions,
   type NodeHostOptions,
+  type RemoveDataOptions,
   type ReplicaOptions,
   type SnapshotOptions,
 } from './config.ts';
@@ -33,6 +35,7 @@ import { openDirectory, type HostDirectory } from './engine/directory.ts';
 import { Engine } from './engine/engine.ts';
 import type { Leadership } from './engine/leader-watch.ts';
 import { LOG_QUERY_BYTES, LOG_QUERY_ENTRIES_MAX, WATCH_BUFFER_BYTES } from './engine/limits.ts';
+import { removeLeftovers } from './engine/leftovers.ts';
 import type { LogEntry } from './engine/log-entries.ts';
 import type { LogQueryResult } from './engine/onlookers.ts';
 import { describeMembership, isRemoved, removeData, removedError, type MembershipInfo } from './engine/membership.ts';
@@ -107,6 +110,7 @@ export class NodeHost {
       const formats = { newest: directory.identity.newestFormat, enabled: directory.format };
       const log = await (options.logDb ?? openWal)({ env, dir: directory.walDir, pool, formats });
       try {
+        await removeLeftovers(env.fs, directory.snapshotsDir, log);
         const transport = (options.transport ?? createTcpTransport)({
           env,
           identity: directory.identity,
@@ -452,16 +456,19 @@ export class NodeHost {
   }
 
   /**
-   * Deletes all that this host holds of a replica that was removed from its shard. Refused for others: a member that forgets what it
-   * promised must not come back.
+   * Deletes all that this host holds of a replica that was removed from its shard. Refused for others unless `evenIfMember` is set: a member
+   * that forgets what it promised must not come back.
    *
-   * @throws ERR_SHARD_NOT_FOUND, ERR_SHARD_MISMATCH (another replica of the shard is here), ERR_NOT_REMOVED, ERR_DISK_FAILED
+   * @throws ERR_SHARD_NOT_FOUND, ERR_SHARD_MISMATCH (another replica of the shard is here), ERR_NOT_REMOVED, ERR_SHARD_EXISTS (it runs;
+   * with `evenIfMember`), ERR_LOG_CORRUPT, ERR_DISK_FAILED
    */
-  async removeData(shardId: number, replicaId: number): Promise<void> {
+  async removeData(shardId: number, replicaId: number, options: RemoveDataOptions = {}): Promise<void> {
     checkReplicaId('removeData', replicaId);
+    checkRemoveDataOptions(options);
     this.assertOpen();
     try {
-      await removeData(this.engine, this.directory.snapshotsDir, shardId, replicaId);
+      const { snapshotsDir } = this.directory;
+      await removeData(this.engine, snapshotsDir, shardId, replicaId, options.evenIfMember === true);
     } catch (error) {
       throw diskErrorOf(error, `the data of shard ${shardId}`);
     }

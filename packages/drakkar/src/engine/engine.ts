@@ -139,6 +139,8 @@ export class Engine implements LogSink {
   private readonly maxInboundBytes: number;
   private readonly pausedSessions = new Set<InboundSession>();
   private durableWaiters: DurableWaiter[] = [];
+  /** By shards that do not run. */
+  private readonly stateWaiters = new Map<number, () => void>();
   private readonly onFailed: (error: DrakkarError) => void;
   private readonly condemn: (newestStart: number) => Promise<void>;
   readonly startedMs: number;
@@ -418,6 +420,18 @@ export class Engine implements LogSink {
 
   stateDurable(shardId: number): void {
     this.writeDurable(shardId, undefined);
+    if (this.stateWaiters.size > 0) this.stateWaiters.get(shardId)?.();
+  }
+
+  /** Resolves when the next state record of a shard that does not run is durable, or when it never will be. */
+  whenStateDurable(shardId: number): Promise<void> {
+    if (this.failure !== undefined) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.stateWaiters.set(shardId, () => {
+        this.stateWaiters.delete(shardId);
+        resolve();
+      });
+    });
   }
 
   private writeDurable(shardId: number, place: BlockPlace | undefined): void {
@@ -499,6 +513,7 @@ export class Engine implements LogSink {
     this.ticker.stop();
     for (const replica of this.replicas.values()) this.failReplica(replica, error);
     for (const waiter of this.durableWaiters.splice(0)) waiter.resolve();
+    for (const wake of [...this.stateWaiters.values()]) wake();
   }
 
   private announce(error: DrakkarError): void {

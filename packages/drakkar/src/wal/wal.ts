@@ -430,6 +430,10 @@ export class Wal implements LogDb {
     this.compaction.consider();
   }
 
+  reclaim(): void {
+    this.compaction.reclaim();
+  }
+
   /** Waits until all that was appended before is durable; false when it will not be, or not soon. */
   async allWritten(): Promise<boolean> {
     const last = this.writing.length + this.pending.length + this.counters.frames;
