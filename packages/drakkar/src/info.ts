@@ -8,6 +8,7 @@ import { MemberState } from './raft/member.ts';
 import type { Role } from './raft/raft.ts';
 import type { StateMachineKind } from './rsm/state-machine.ts';
 import type { HostIdentity } from './transport/transport.ts';
+import { FORMAT_OLDEST } from './wire/formats.ts';
 
 /** How far a member is, as this leader knows it. */
 export interface MemberProgress {
@@ -85,6 +86,22 @@ export interface PeerInfo {
   readonly address: string;
   readonly connected: boolean;
   readonly queuedBytes: number;
+  /** The newest format that it reads; undefined while it is away. */
+  readonly newestFormat: number | undefined;
+  /** The newest format that is enabled there, as far as it has said. */
+  readonly enabledFormat: number;
+}
+
+/** Numbers of formats (`enableFormat`). */
+export interface FormatInfo {
+  /** This release reads all from here … */
+  readonly oldest: number;
+  /** … to here. */
+  readonly newest: number;
+  /** May stand in the directory; grows. */
+  readonly enabled: number;
+  /** What is written now: enabled here and on every host that this one talks to. */
+  readonly written: number;
 }
 
 export interface HostInfo {
@@ -104,6 +121,7 @@ export interface HostInfo {
   readonly shards: readonly ShardInfo[];
   readonly stopped: readonly StoppedShardInfo[];
   readonly peers: readonly PeerInfo[];
+  readonly formats: FormatInfo;
   /** Counters of the log, by name. */
   readonly log: Readonly<Record<string, number>>;
 }
@@ -174,8 +192,9 @@ export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
   for (const replica of engine.replicas.values()) {
     for (const peer of replica.peers) {
       if (peer === undefined) continue;
-      const { address, connected, queuedBytes } = peer;
-      peers.set(address, { address, connected, queuedBytes });
+      const { address, connected, queuedBytes, identity: known } = peer;
+      const enabledFormat = engine.formats.enabledOn(peer);
+      peers.set(address, { address, connected, queuedBytes, newestFormat: known?.newestFormat, enabledFormat });
     }
   }
   return {
@@ -195,6 +214,7 @@ export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
       failure,
     })),
     peers: [...peers.values()],
+    formats: { oldest: FORMAT_OLDEST, ...engine.formats.range, written: engine.outbound.format },
     log: { ...engine.log.counters, pendingBytes: engine.log.pendingBytes },
   };
 }

@@ -58,6 +58,9 @@ const HOST_GAUGES: Record<string, readonly [help: string, value: (engine: Engine
   slabs_pinned_bytes: ['Bytes of buffers in use.', (engine) => engine.pool.pinnedBytes],
   log_pending_bytes: ['Bytes that wait for the log.', (engine) => engine.log.pendingBytes],
   log_full: ['1 while the disk is full.', (engine) => (engine.log.isFull ? 1 : 0)],
+  format_newest: ['The newest format that this host reads.', (engine) => engine.formats.range.newest],
+  format_enabled: ['The newest format that may stand in its directory.', (engine) => engine.formats.range.enabled],
+  format_written: ['The format of what is written now.', (engine) => engine.outbound.format],
   failed: ['1 when the log failed and the host has stopped.', (engine) => (engine.failure === undefined ? 0 : 1)],
 };
 

@@ -6,12 +6,14 @@ import {
   DEFAULTS,
   checkAddOptions,
   checkCallOptions,
+  checkFormat,
   checkHostOptions,
   checkLeaderWatchOptions,
   checkLogQueryOptions,
   checkMembershipOptions,
   checkReloadTlsOptions,
   checkReplicaId,
+  checkRemoveDataOptions,
   checkReplicaOptions,
   checkSnapshotOptions,
   checkTarget,
@@ -24,6 +26,7 @@ import {
   type ProposeOptions,
   type WatchOptions,
   type NodeHostOptions,
+  type RemoveDataOptions,
   type ReplicaOptions,
   type SnapshotOptions,
 } from './config.ts';
@@ -32,6 +35,7 @@ import { openDirectory, type HostDirectory } from './engine/directory.ts';
 import { Engine } from './engine/engine.ts';
 import type { Leadership } from './engine/leader-watch.ts';
 import { LOG_QUERY_BYTES, LOG_QUERY_ENTRIES_MAX, WATCH_BUFFER_BYTES } from './engine/limits.ts';
+import { removeLeftovers } from './engine/leftovers.ts';
 import type { LogEntry } from './engine/log-entries.ts';
 import type { LogQueryResult } from './engine/onlookers.ts';
 import { describeMembership, isRemoved, removeData, removedError, type MembershipInfo } from './engine/membership.ts';
@@ -93,18 +97,20 @@ export class NodeHost {
   }
 
   private static async openWith(env: Env, options: NodeHostOptions, deploymentId: number): Promise<NodeHost> {
-    const { dir, raftAddress, hostId } = options;
+    const { dir, raftAddress, hostId, newestFormat } = options;
     const mayMove = options.gossip !== undefined || options.registry !== undefined;
     const { tls } = options;
     const security = tls === undefined ? undefined : await TransportSecurity.open(env, tls, deploymentId);
-    const directory = await openDirectory(env, dir, { deploymentId, raftAddress, hostId, mayMove });
+    const directory = await openDirectory(env, dir, { deploymentId, raftAddress, hostId, mayMove, newestFormat });
     const registry = createRegistry(options, { env, identity: directory.identity });
     const pool = new SlabPool();
     try {
       // Where hosts may move, they are known by their ids.
       security?.start([mayMove ? directory.identity.hostId : raftAddress], directory.identity);
-      const log = await (options.logDb ?? openWal)({ env, dir: directory.walDir, pool });
+      const formats = { newest: directory.identity.newestFormat, enabled: directory.format };
+      const log = await (options.logDb ?? openWal)({ env, dir: directory.walDir, pool, formats });
       try {
+        await removeLeftovers(env.fs, directory.snapshotsDir, log);
         const transport = (options.transport ?? createTcpTransport)({
           env,
           identity: directory.identity,
@@ -128,6 +134,8 @@ export class NodeHost {
           maxInboundBytes: options.maxReceiveQueueBytes ?? DEFAULTS.maxReceiveQueueBytes,
           identity: directory.identity,
           trace,
+          formats,
+          enableFormat: (format) => directory.enableFormat(format),
           condemn: (newestStart) => directory.condemn(newestStart),
           onFailed: () => void transport.close(),
         });
@@ -448,16 +456,19 @@ export class NodeHost {
   }
 
   /**
-   * Deletes all that this host holds of a replica that was removed from its shard. Refused for others: a member that forgets what it
-   * promised must not come back.
+   * Deletes all that this host holds of a replica that was removed from its shard. Refused for others unless `evenIfMember` is set: a member
+   * that forgets what it promised must not come back.
    *
-   * @throws ERR_SHARD_NOT_FOUND, ERR_SHARD_MISMATCH (another replica of the shard is here), ERR_NOT_REMOVED, ERR_DISK_FAILED
+   * @throws ERR_SHARD_NOT_FOUND, ERR_SHARD_MISMATCH (another replica of the shard is here), ERR_NOT_REMOVED, ERR_SHARD_EXISTS (it runs;
+   * with `evenIfMember`), ERR_LOG_CORRUPT, ERR_DISK_FAILED
    */
-  async removeData(shardId: number, replicaId: number): Promise<void> {
+  async removeData(shardId: number, replicaId: number, options: RemoveDataOptions = {}): Promise<void> {
     checkReplicaId('removeData', replicaId);
+    checkRemoveDataOptions(options);
     this.assertOpen();
     try {
-      await removeData(this.engine, this.directory.snapshotsDir, shardId, replicaId);
+      const { snapshotsDir } = this.directory;
+      await removeData(this.engine, snapshotsDir, shardId, replicaId, options.evenIfMember === true);
     } catch (error) {
       throw diskErrorOf(error, `the data of shard ${shardId}`);
     }
@@ -558,6 +569,23 @@ export class NodeHost {
 
   info(): HostInfo {
     return describeHost(this.engine, this.directory.identity);
+  }
+
+  /**
+   * Ends an upgrade: from now on this host, and every other one as soon as it hears of it, may write `format`, by default the newest that
+   * this release knows. Once is enough, on any host, when all run the new release and are up. There is no way back: a release that does
+   * not know the format refuses the directory. Until then hosts of both releases live together, and each can go back (docs/operations.md).
+   *
+   * @throws ERR_INVALID_OPTION for a format that this host does not read, ERR_FORMAT_NOT_AGREED, ERR_DISK_FULL, ERR_DISK_FAILED
+   */
+  async enableFormat(format: number = this.directory.identity.newestFormat): Promise<void> {
+    this.assertOpen();
+    checkFormat(format, this.directory.identity.newestFormat);
+    try {
+      await this.engine.formats.enable(format);
+    } catch (error) {
+      throw diskErrorOf(error, `the directory ${this.engine.dir}`);
+    }
   }
 
   /** The hosts that the registry knows, this one included; without gossip, only this one. */

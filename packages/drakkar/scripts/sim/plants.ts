@@ -495,4 +495,19 @@ export const PLANTS: readonly Plant[] = [
     to: '',
     faults: ['membership', 'isolate-leader', 'crash', 'pause'],
   },
+  // Upgrades.
+  {
+    name: 'writes-a-format-that-others-have-not-enabled',
+    file: 'engine/formats.ts',
+    from: 'format = Math.min(format, this.enabledOn(peer));',
+    to: 'format = Math.max(format, this.enabledOn(peer));',
+    faults: ['upgrade', 'enable-format'],
+  },
+  {
+    name: 'enabled-format-is-forgotten',
+    file: 'engine/directory.ts',
+    from: 'format: known?.format ?? FORMAT_OLDEST,',
+    to: 'format: FORMAT_OLDEST,',
+    faults: ['upgrade', 'enable-format'],
+  },
 ];

@@ -12,13 +12,14 @@ import { countOf, nextStart } from './incarnation.ts';
 import type { DirectoryLock, Env, FileSystem } from '../env/env.ts';
 import type { HostIdentity } from '../transport/transport.ts';
 import { checksum } from '../wire/checksum.ts';
+import { FORMAT_NEWEST, FORMAT_OLDEST } from '../wire/formats.ts';
 import { EARLIER_STARTS_MAX } from '../wire/limits.ts';
 
-export const DIRECTORY_FORMAT = 1;
 const IDENTITY_FILE = 'identity.json';
 const IDENTITY_MAX_BYTES = 64 * 1024;
 
 export interface IdentityRecord {
+  /** The newest that may stand anywhere in the directory. */
   readonly format: number;
   readonly deploymentId: number;
   readonly hostId: string;
@@ -38,6 +39,10 @@ export interface HostDirectory {
   readonly identity: HostIdentity;
   readonly walDir: string;
   readonly snapshotsDir: string;
+  /** The newest format that may stand in it. */
+  readonly format: number;
+  /** From now on, for ever, a newer one may. */
+  enableFormat(format: number): Promise<void>;
   /** Remembers for ever that the directory was rolled back. */
   condemn(newestStart: number): Promise<void>;
   release(): Promise<void>;
@@ -51,19 +56,21 @@ export interface DirectoryOwner {
   readonly hostId: string | undefined;
   /** Others find this host by its id, so that its address may be another one at every start. */
   readonly mayMove: boolean;
+  /** The newest format that it reads. Default: that of this release. */
+  readonly newestFormat?: number | undefined;
 }
 
 /** Locks and checks the directory, making it when it is missing, and raises its start counter. */
 export async function openDirectory(env: Env, dir: string, owner: DirectoryOwner): Promise<HostDirectory> {
-  const { deploymentId, raftAddress } = owner;
+  const { deploymentId, raftAddress, newestFormat = FORMAT_NEWEST } = owner;
   await env.fs.makeDirectory(dir);
   await checkMode(env.fs, dir, 0o077);
   const lock = await takeLock(env.fs, dir);
   try {
-    const known = await readIdentity(env.fs, dir);
+    const known = await readIdentity(env.fs, dir, newestFormat);
     if (known !== undefined) checkIdentity(dir, known, owner);
-    const record: IdentityRecord = {
-      format: DIRECTORY_FORMAT,
+    let record: IdentityRecord = {
+      format: known?.format ?? FORMAT_OLDEST,
       deploymentId,
       hostId: known?.hostId ?? owner.hostId ?? randomHex(env, 4),
       directoryId: known?.directoryId ?? randomHex(env, 2),
@@ -73,7 +80,18 @@ export async function openDirectory(env: Env, dir: string, owner: DirectoryOwner
       engines: known?.engines ?? 1,
       rolledBackFrom: 0,
     };
-    await writeIdentity(env.fs, dir, record);
+    // One after the other: each is a change of the one before.
+    let writing = writeIdentity(env.fs, dir, record);
+    const change = (fields: Partial<IdentityRecord>): Promise<void> => {
+      writing = writing
+        .catch(() => {})
+        .then(async () => {
+          await writeIdentity(env.fs, dir, { ...record, ...fields });
+          record = { ...record, ...fields };
+        });
+      return writing;
+    };
+    await writing;
     const walDir = `${dir}/engine-0/wal`;
     const snapshotsDir = `${dir}/engine-0/snapshots`;
     await env.fs.makeDirectory(walDir);
@@ -87,10 +105,13 @@ export async function openDirectory(env: Env, dir: string, owner: DirectoryOwner
         directoryLow: Number.parseInt(record.directoryId.slice(8), 16),
         startCounter: record.startCounter,
         earlierStarts: record.earlierStarts,
+        newestFormat,
       },
       walDir,
       snapshotsDir,
-      condemn: (newestStart) => writeIdentity(env.fs, dir, { ...record, rolledBackFrom: newestStart }),
+      format: record.format,
+      enableFormat: (format) => change({ format }),
+      condemn: (newestStart) => change({ rolledBackFrom: newestStart }),
       release: () => lock.release(),
     };
   } catch (error) {
@@ -153,7 +174,11 @@ function checkIdentity(dir: string, known: IdentityRecord, owner: DirectoryOwner
 }
 
 /** Undefined when nothing is there. Throws when it is damaged, foreign or missing where a log is. */
-export async function readIdentity(fs: FileSystem, dir: string): Promise<IdentityRecord | undefined> {
+export async function readIdentity(
+  fs: FileSystem,
+  dir: string,
+  newestFormat: number = FORMAT_NEWEST,
+): Promise<IdentityRecord | undefined> {
   const path = `${dir}/${IDENTITY_FILE}`;
   const stat = await fs.stat(path);
   if (stat === undefined) {
@@ -172,10 +197,10 @@ export async function readIdentity(fs: FileSystem, dir: string): Promise<Identit
     throw corrupt(path, 'it is not readable', cause);
   }
   if (typeof record !== 'object' || record === null || !isCount(record.format)) throw corrupt(path, 'it has no format');
-  if (record.format > DIRECTORY_FORMAT) {
+  if (record.format > newestFormat) {
     throw new DrakkarError(
       'ERR_DIR_FORMAT',
-      `${dir} has format ${record.format}, made by a newer version; this one knows up to ${DIRECTORY_FORMAT}; upgrade`,
+      `${dir} has format ${record.format}, made by a newer version; this one knows up to ${newestFormat}; upgrade`,
     );
   }
   const { checksum: stored, ...fields } = record as IdentityRecord & { checksum?: unknown };

@@ -14,6 +14,7 @@ import type { LogDb, LogSink, RecoveredShard } from '../wal/logdb.ts';
 import type { HostIdentity, InboundSession, Peer, SnapshotHeader, Transport } from '../transport/transport.ts';
 import { rolledBack } from './directory.ts';
 import type { EventSink } from './events.ts';
+import { Formats, type OpenFormats } from './formats.ts';
 import { Inbound } from './inbound.ts';
 import { Incarnations } from './incarnation.ts';
 import { APPLY_BUDGET_MS, LOG_PENDING_BYTES_MAX, PINNED_BYTES_MAX, READ_AHEAD_BYTES } from './limits.ts';
@@ -46,6 +47,9 @@ export interface EngineOptions {
   readonly maxInboundBytes: number;
   readonly identity: HostIdentity;
   readonly trace: Trace;
+  /** What it may read and write; the log looks at it, too. */
+  readonly formats: OpenFormats;
+  readonly enableFormat: (format: number) => Promise<void>;
   /** Remembers for ever that the directory was rolled back. */
   readonly condemn: (newestStart: number) => Promise<void>;
   /** The log is dead: the host closes what is left. */
@@ -102,6 +106,7 @@ export class Engine implements LogSink {
   readonly random = (): number => this.env.random.u32();
   readonly ticker: Ticker;
   readonly liveness: Liveness;
+  readonly formats: Formats;
   readonly counters: EngineCounters = {
     turns: 0,
     forwardsDropped: 0,
@@ -139,6 +144,8 @@ export class Engine implements LogSink {
   private readonly maxInboundBytes: number;
   private readonly pausedSessions = new Set<InboundSession>();
   private durableWaiters: DurableWaiter[] = [];
+  /** By shards that do not run. */
+  private readonly stateWaiters = new Map<number, () => void>();
   private readonly onFailed: (error: DrakkarError) => void;
   private readonly condemn: (newestStart: number) => Promise<void>;
   readonly startedMs: number;
@@ -155,6 +162,7 @@ export class Engine implements LogSink {
     this.maxInboundBytes = options.maxInboundBytes;
     this.ticker = new Ticker(this, options.tickMs);
     this.liveness = new Liveness(this);
+    this.formats = new Formats(this, options.formats, options.enableFormat);
     this.identity = options.identity;
     this.trace = options.trace;
     this.startedMs = options.env.clock.nowMs();
@@ -175,6 +183,7 @@ export class Engine implements LogSink {
       this,
       (shardId) => this.replicas.get(shardId)?.raft.log.blocks() ?? this.parked.get(shardId)?.blocks ?? [],
     );
+    this.formats.settle();
     await this.transport.start({
       onFrame: (from, slab, offset, lengthBytes) => this.onFrame(from, slab, offset, lengthBytes),
       onSessionEnd: (from) => {
@@ -208,6 +217,7 @@ export class Engine implements LogSink {
     if (peer === undefined) {
       peer = this.transport.peer(target);
       this.peersInUse.set(target, peer);
+      this.formats.settle();
     }
     return peer;
   }
@@ -229,9 +239,15 @@ export class Engine implements LogSink {
       if (used.has(peer) || this.guests.has(target)) continue;
       this.peersInUse.delete(target);
       this.liveness.forget(target);
+      this.formats.forget(peer);
       this.outbound.forget(peer);
       this.transport.release(target);
     }
+    this.formats.settle();
+  }
+
+  peers(): IterableIterator<Peer> {
+    return this.peersInUse.values();
   }
 
   /** Waits until what the replica wrote is durable, then forgets it. Its part of the log stays. */
@@ -409,6 +425,18 @@ export class Engine implements LogSink {
 
   stateDurable(shardId: number): void {
     this.writeDurable(shardId, undefined);
+    if (this.stateWaiters.size > 0) this.stateWaiters.get(shardId)?.();
+  }
+
+  /** Resolves when the next state record of a shard that does not run is durable, or when it never will be. */
+  whenStateDurable(shardId: number): Promise<void> {
+    if (this.failure !== undefined) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.stateWaiters.set(shardId, () => {
+        this.stateWaiters.delete(shardId);
+        resolve();
+      });
+    });
   }
 
   private writeDurable(shardId: number, place: BlockPlace | undefined): void {
@@ -490,6 +518,7 @@ export class Engine implements LogSink {
     this.ticker.stop();
     for (const replica of this.replicas.values()) this.failReplica(replica, error);
     for (const waiter of this.durableWaiters.splice(0)) waiter.resolve();
+    for (const wake of [...this.stateWaiters.values()]) wake();
   }
 
   private announce(error: DrakkarError): void {
@@ -531,6 +560,7 @@ export class Engine implements LogSink {
 
   private peerUp(peer: Peer): void {
     this.events.emit('peerUp', { address: peer.address });
+    this.formats.peerUp(peer);
     this.snapshots.peerUp(peer);
     this.forEachMemberAt(peer, (replica, replicaId) => {
       this.incarnations.meet(replica, replicaId, peer);

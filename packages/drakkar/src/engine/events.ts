@@ -63,6 +63,8 @@ export interface HostEventMap {
   diskRoom: { readonly dir: string };
   /** The log cannot be written any more: the host has stopped all its shards. */
   hostFailed: { readonly error: DrakkarError };
+  /** What is written may be in this format from now on: an older release cannot take the directory over any more. */
+  formatEnabled: { readonly format: number };
   /** `close` was called: replicas stop next. */
   hostClosing: { readonly dir: string };
 }
@@ -93,6 +95,7 @@ const NAMES: Record<keyof HostEventMap, true> = {
   diskFull: true,
   diskRoom: true,
   hostFailed: true,
+  formatEnabled: true,
   hostClosing: true,
 };
 export const HOST_EVENTS: readonly (keyof HostEventMap)[] = Object.keys(NAMES) as (keyof HostEventMap)[];

@@ -26,6 +26,8 @@ export const STRANGERS_MAX = 30;
 export const GUEST_TICKS = 1000;
 /** Ticks between two looks for hosts that nobody talks to any more. */
 export const GUEST_CHECK_TICKS = 100;
+/** Ticks after which a host says again which format it has enabled: what was said may be lost. */
+export const FORMAT_TELL_TICKS = 100;
 /** Config changes of one shard that wait for a leader; one at a time is made. */
 export const OPEN_CHANGES_MAX = 16;
 /** Messages of one replica that wait for a write to become durable. */

@@ -8,6 +8,7 @@
 import { BLOCK_HEADER_WORDS, copyWords, writeBlockHeader, type BlockHeader } from '../wire/block.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
 import { skipEntries } from '../wire/entry.ts';
+import { FORMAT_OLDEST } from '../wire/formats.ts';
 import { FRAME_HEADER_BYTES, FrameType, sealFrame } from '../wire/frame.ts';
 import { FRAME_TARGET_BYTES } from '../wire/limits.ts';
 import { MESSAGE_BYTES, MESSAGE_WORDS, writeMessage, type Message } from '../wire/message.ts';
@@ -53,6 +54,8 @@ class PeerQueue {
 }
 
 export class Outbound {
+  /** That all addressees take (`formats.ts`). */
+  format = FORMAT_OLDEST;
   private readonly pool: SlabPool;
   private readonly log: LogDb;
   private readonly sets = new Map<string, AddresseeSet>();
@@ -189,7 +192,7 @@ export class Outbound {
         ref.entriesEndWord = word;
         set.recyclers[i].recycleBlock(block);
       }
-      sealFrame(slab.u8, slab.u32, offset, bytes, FrameType.Blocks, to - from);
+      sealFrame(slab.u8, slab.u32, offset, bytes, FrameType.Blocks, to - from, this.format);
       this.log.appendFrame(slab, offset, bytes);
       for (const peer of set.peers) this.sendTo(peer, slab, offset, bytes);
       from = to;
@@ -211,7 +214,8 @@ export class Outbound {
     const bytes = FRAME_HEADER_BYTES + (words << 2);
     const offset = this.reserve(bytes);
     copyWords(queue.messages, from, this.slab.u32, (offset + FRAME_HEADER_BYTES) >>> 2, words);
-    sealFrame(this.slab.u8, this.slab.u32, offset, bytes, FrameType.Messages, words / MESSAGE_WORDS);
+    const count = words / MESSAGE_WORDS;
+    sealFrame(this.slab.u8, this.slab.u32, offset, bytes, FrameType.Messages, count, this.format);
     this.sendTo(queue.peer, this.slab, offset, bytes);
   }
 
@@ -226,7 +230,7 @@ export class Outbound {
     const bytes = FRAME_HEADER_BYTES + (words << 2);
     const offset = this.reserve(bytes);
     copyWords(content, 0, this.slab.u32, (offset + FRAME_HEADER_BYTES) >>> 2, words);
-    sealFrame(this.slab.u8, this.slab.u32, offset, bytes, type, count);
+    sealFrame(this.slab.u8, this.slab.u32, offset, bytes, type, count, this.format);
     return this.sendTo(peer, this.slab, offset, bytes);
   }
 

@@ -500,6 +500,12 @@ export class Replica implements ApplySink {
     this.heldOff = reasonToRefuse(this);
     if (this.pending.mayExpire(tickCount)) this.pending.expire(tickCount, () => this.timeoutError());
     this.reads.expire(tickCount);
+    if (this.reads.count > 0 && !this.raft.isLeader) this.askAgain(tickCount);
+  }
+
+  /** A connection that breaks takes questions and answers with it; an index that is told later is as good (thesis §6.4). */
+  private askAgain(tickCount: number): void {
+    for (const context of this.reads.unanswered(tickCount, this.settings.electionTicks)) this.raft.askAgain(context);
   }
 
   private timeoutError(): DrakkarError {

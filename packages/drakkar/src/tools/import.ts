@@ -91,7 +91,8 @@ export async function importSnapshot(options: ImportOptions): Promise<ImportedSh
     const directory = await openDirectory(env, options.dir, await ownerOf(options, address));
     try {
       const pool = new SlabPool();
-      const log = await (options.logDb ?? openWal)({ env, dir: directory.walDir, pool });
+      const formats = { newest: directory.identity.newestFormat, enabled: directory.format };
+      const log = await (options.logDb ?? openWal)({ env, dir: directory.walDir, pool, formats });
       try {
         const snapshotter = new Snapshotter(env.fs, `${directory.snapshotsDir}/${exported.shardId}`);
         return await replace(options, exported, membership, log, snapshotter);

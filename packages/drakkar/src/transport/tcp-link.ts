@@ -29,7 +29,7 @@ export class TcpLink {
     const { env, pool, security } = transport;
     const receiver = new FrameReceiver(pool, (slab, offset, lengthBytes) => {
       if (this.identity !== undefined) throw new Error('the peer spoke on a connection that is not for it to speak on');
-      this.onHello(decodeHello(slab.u8, slab.u32, offset, lengthBytes));
+      this.onHello(decodeHello(slab.u8, slab.u32, offset, lengthBytes, transport.identity.newestFormat));
     });
     this.socket = env.network.connect(
       address,

@@ -4,7 +4,7 @@ import { encodeHello, type Purpose } from '../../src/transport/hello.ts';
 import { hostUri } from '../../src/transport/identity.ts';
 import { TransportSecurity, type TlsOptions } from '../../src/transport/security.ts';
 import { createTcpTransport } from '../../src/transport/tcp.ts';
-import type { HostIdentity } from '../../src/transport/transport.ts';
+import type { HostIdentity, TransportContext } from '../../src/transport/transport.ts';
 import { TestHost, TestPair, identityOf } from './compliance.ts';
 
 /** Not the default, so that hosts of two deployments may both have it. */
@@ -24,14 +24,19 @@ export class SecuredPair extends TestPair {
     return { dnsNames: [name], uris: [ROLE, hostUri(identity.hostId)] };
   }
 
-  override host(name: string, fields: Partial<HostIdentity> = {}): Promise<TestHost> {
-    return this.securedHost(name, { fields });
+  override host(
+    name: string,
+    fields: Partial<HostIdentity> = {},
+    context: Partial<TransportContext> = {},
+  ): Promise<TestHost> {
+    return this.securedHost(name, { fields, context });
   }
 
   async securedHost(
     name: string,
     more: {
       fields?: Partial<HostIdentity>;
+      context?: Partial<TransportContext>;
       request?: CertificateRequest;
       authority?: SimulatedAuthority;
       tls?: Partial<TlsOptions>;
@@ -43,11 +48,10 @@ export class SecuredPair extends TestPair {
     const issued = authority.issue(more.request ?? this.requestOf(identity));
     const options = { ca: authority.ca, ...issued, roles: [ROLE], ...more.tls };
     const security = await TransportSecurity.open(env, options, identity.deploymentId);
-    const host = new TestHost((context) => createTcpTransport({ ...context, security }), env, identity);
+    const host = new TestHost((context) => createTcpTransport({ ...context, security }), env, identity, more.context);
     if (more.request === undefined) security.start([identity.raftAddress], identity);
     this.securityOf.set(host, security);
-    await this.world.settle(host.transport.start(host));
-    return host;
+    return this.begin(host);
   }
 }
 
