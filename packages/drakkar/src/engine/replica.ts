@@ -15,7 +15,6 @@ import {
   skipEntries,
   type SessionFields,
 } from '../wire/entry.ts';
-import { FrameType } from '../wire/frame.ts';
 import type { Membership } from '../wire/membership.ts';
 import type { Message } from '../wire/message.ts';
 import * as quiesce from '../raft/quiesce.ts';
@@ -374,20 +373,17 @@ export class Replica implements ApplySink {
   private passOn(): void {
     quiesce.touch(this.raft, 'proposal');
     const leader = this.raft.leaderId === 0 ? undefined : this.peerOf(this.raft.leaderId);
-    for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take()) {
-      if (leader === undefined || !this.forward(leader, block)) {
-        const error = new DrakkarError(
-          'ERR_NOT_LEADER',
-          `shard ${this.shardId} lost its leader before the proposal left this host; try again`,
-        );
-        block.forEachOwn(this.nonce, (sequence) => this.pending.fail(sequence, error));
-      }
-      this.openBlock.recycle(block);
-    }
+    for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take())
+      this.forward(leader, block);
   }
 
-  /** Passes proposals on to the leader at `peer`; false when they did not leave. */
-  forward(peer: Peer, block: BlockBuffer): boolean {
+  /** Passes proposals on to the leader at `peer`, with all that this host passes on to it in this turn. */
+  forward(peer: Peer | undefined, block: BlockBuffer): void {
+    if (peer === undefined) {
+      this.notForwarded(block);
+      this.recycleBlock(block);
+      return;
+    }
     sealing.lengthBytes = block.lengthBytes;
     sealing.count = block.count;
     sealing.shardId = this.shardId;
@@ -399,7 +395,16 @@ export class Replica implements ApplySink {
     sealing.flags = 0;
     writeBlockHeader(block.u32, 0, sealing);
     traceForward(this, block);
-    return this.engine.outbound.sendWords(peer, FrameType.Forward, block.u32, block.endWord, 1);
+    this.engine.outbound.addForward(peer, block, this);
+  }
+
+  /** They did not leave this host. */
+  notForwarded(block: BlockBuffer): void {
+    const error = new DrakkarError(
+      'ERR_NOT_LEADER',
+      `shard ${this.shardId} lost its leader before the proposal left this host; try again`,
+    );
+    block.forEachOwn(this.nonce, (sequence) => this.pending.fail(sequence, error));
   }
 
   private askReads(): void {
