@@ -431,7 +431,7 @@ export class Replica implements ApplySink {
 
   /**
    * Applies what is committed and durable here. Stops at blocks whose bytes must be read first, while a snapshot holds the state
-   * machine, and when `deadlineMs` has passed; gives true when there is more to do at once.
+   * machine, when the turn has answered enough callers, and when `deadlineMs` has passed; gives true when there is more to do at once.
    */
   applyCommitted(deadlineMs: number): boolean {
     const { raft, rsm, engine } = this;
@@ -441,10 +441,15 @@ export class Replica implements ApplySink {
     const before = raft.appliedIndex;
     if (rsm.isOnDisk) return applyToDisk(this, deadlineMs);
     while (raft.appliedIndex < raft.applyLimit && this.status === 'running') {
+      const room = this.pending.count > 0 ? engine.applyRoom : Number.POSITIVE_INFINITY;
+      if (room <= 0) {
+        this.afterApply(before);
+        return true;
+      }
       const from = raft.appliedIndex + 1;
       const ref = raft.log.blockAt(from);
       invariant(ref !== undefined, `shard ${this.shardId}: entry ${from} is committed and not in the log`);
-      const to = Math.min(ref.lastIndex, raft.applyLimit);
+      const to = Math.min(ref.lastIndex, raft.applyLimit, from + room - 1);
       const { slab } = ref;
       if (ref.isHollow) rsm.skip(to, ref.term);
       else if (slab === undefined) {
@@ -453,6 +458,7 @@ export class Replica implements ApplySink {
       } else {
         const word = skipEntries(slab.u32, ref.entriesWord, from - ref.firstIndex);
         rsm.apply(slab.u8, slab.u32, word, from, to - from + 1, ref.term, this);
+        engine.applyRoom -= to - from + 1;
       }
       // Before what it waited for to be applied: a leader that hands over may wait for it.
       if (rsm.membership !== raft.membership) followMembership(this.engine, this);
