@@ -41,6 +41,45 @@ test('files: created private, written at a place, read back, synced, renamed, re
   assert.equal(await fs.stat(`${root}/a`), undefined);
 });
 
+test('direct files: whole pages and all else, written in any order, read back as written', async () => {
+  const { fs } = env;
+  const path = `${root}/direct`;
+  const file = await fs.open(path, 'create', { direct: true, dataSync: true });
+  const pages = new Uint8Array(fs.allocate(3 * 4096));
+  assert.ok(pages.length >= 3 * 4096 && pages.every((byte) => byte === 0));
+  const expected = new Uint8Array(6 * 4096);
+  const write = (bytes: Uint8Array, offset: number, length: number, position: number): Promise<void> => {
+    expected.set(bytes.subarray(offset, offset + length), position);
+    return new Promise((resolve, reject) => {
+      file.write(bytes, offset, length, position, (error) => (error === null ? resolve() : reject(error)));
+    });
+  };
+  const check = async (): Promise<void> => {
+    const read = new Uint8Array(expected.length);
+    const size = await file.sizeBytes();
+    assert.equal(await file.read(read, 0, read.length, 0), size);
+    assert.deepEqual(read.subarray(0, size), expected.subarray(0, size));
+  };
+  await write(pages, 0, 3 * 4096, 0);
+  await check();
+  pages.fill(1, 0, 4096).fill(2, 4096);
+  await write(pages, 4096, 2 * 4096, 4096);
+  await check();
+  await write(text('not a page'), 0, 10, 5000); // from memory that may lie anywhere
+  await check();
+  await write(pages, 0, 4096, 4096); // over what the cache holds
+  await check();
+  await write(pages, 100, 5000, 8192); // neither offset nor length
+  await check();
+  await write(pages, 4096, 4096, 5 * 4096 - 1); // nor position
+  await file.sync();
+  await check();
+  await file.close();
+  const again = await fs.open(path, 'write', { direct: true });
+  assert.equal(await again.sizeBytes(), 6 * 4096 - 1);
+  await again.close();
+});
+
 test('a directory is locked for one, and free after its release', async () => {
   const dir = `${root}/locked`;
   await env.fs.makeDirectory(dir);
