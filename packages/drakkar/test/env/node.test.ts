@@ -170,3 +170,66 @@ test('a directory that others may reach is refused', async () => {
   chmodSync(dir, 0o755);
   await assert.rejects(NodeHost.open({ dir, raftAddress: '127.0.0.1:17454' }), { code: 'ERR_DIR_PERMISSIONS' });
 });
+
+test('accepted connections share what they read into: each gets its own bytes, in order, and none while it is paused', async () => {
+  const size = 3_000_000;
+  const valueAt = (connection: number, at: number): number => (at * 31 + (at >>> 8) + connection * 7) & 0xff;
+  const done: Promise<void>[] = [];
+  const begun = Promise.withResolvers<void>();
+  let goOn: (() => void) | undefined;
+  const listener = await env.network.listen('127.0.0.1:0', (socket) => {
+    let received = 0;
+    let connection = -1;
+    let isPaused = false;
+    const end = Promise.withResolvers<void>();
+    done.push(end.promise);
+    socket.handlers = {
+      onData(buffer, offset, length) {
+        assert.equal(isPaused, false, 'bytes for a paused connection');
+        let at = offset;
+        if (connection < 0) connection = buffer[at++];
+        for (; at < offset + length; at++) {
+          if (buffer[at] !== valueAt(connection, received++)) assert.fail(`connection ${connection}: byte ${received}`);
+        }
+        if (connection > 0 || goOn !== undefined) return;
+        isPaused = true;
+        socket.pause();
+        goOn = () => {
+          isPaused = false;
+          socket.resume();
+        };
+        begun.resolve();
+      },
+      onClose: (error) => {
+        if (error === undefined && received === size) end.resolve();
+        else end.reject(error ?? new Error(`connection ${connection} ended after ${received} bytes`));
+      },
+    };
+  });
+  const send = (connection: number): void => {
+    const bytes = new Uint8Array(size + 1);
+    bytes[0] = connection;
+    for (let i = 0; i < size; i++) bytes[i + 1] = valueAt(connection, i);
+    const socket = env.network.connect(listener.address, {
+      onOpen() {
+        socket.write(bytes, 0, bytes.length);
+        socket.end();
+      },
+      onData() {},
+      onClose() {},
+    });
+  };
+  send(0);
+  await begun.promise;
+  for (const connection of [1, 2, 3]) send(connection);
+  await Promise.all(await othersOf(done, 4));
+  goOn!();
+  await done[0];
+  await listener.close();
+});
+
+/** All but the first, once there are so many. */
+async function othersOf(all: readonly Promise<void>[], count: number): Promise<readonly Promise<void>[]> {
+  while (all.length < count) await new Promise((resolve) => setImmediate(resolve));
+  return all.slice(1);
+}
