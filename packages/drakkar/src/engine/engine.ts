@@ -17,7 +17,13 @@ import type { EventSink } from './events.ts';
 import { Formats, type OpenFormats } from './formats.ts';
 import { Inbound } from './inbound.ts';
 import { Incarnations } from './incarnation.ts';
-import { APPLY_BUDGET_MS, LOG_PENDING_BYTES_MAX, PINNED_BYTES_MAX, READ_AHEAD_BYTES } from './limits.ts';
+import {
+  APPLY_BUDGET_MS,
+  APPLY_SLICE_ENTRIES,
+  LOG_PENDING_BYTES_MAX,
+  PINNED_BYTES_MAX,
+  READ_AHEAD_BYTES,
+} from './limits.ts';
 import { Interned } from './interned.ts';
 import { LeaderWaits } from './leader-wait.ts';
 import { fetchBlocks } from './log-reader.ts';
@@ -139,6 +145,8 @@ export class Engine implements LogSink {
   /** When the first input of the current turn came, and when the turn began. */
   inputMs = 0;
   turnMs = 0;
+  /** Entries that callers wait for and that this turn may still apply. */
+  applyRoom = 0;
   /** Ticks since the start; deadlines of requests are in it. */
   tickCount = 0;
   private readonly maxInboundBytes: number;
@@ -330,6 +338,7 @@ export class Engine implements LogSink {
     // What is committed is applied first: the answered callers' next proposals go out in this same turn.
     this.turnMs = this.env.clock.nowMs();
     const deadline = this.turnMs + APPLY_BUDGET_MS;
+    this.applyRoom = APPLY_SLICE_ENTRIES;
     const maySeal = this.log.pendingBytes < LOG_PENDING_BYTES_MAX && !this.log.isFull;
     for (let i = 0; i < ready.length; i++) {
       const replica = ready[i];

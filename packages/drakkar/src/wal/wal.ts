@@ -135,7 +135,8 @@ export class Wal implements LogDb {
   private readonly groupMaxBytes: number;
   private isWriting = false;
   private writeStarted = 0;
-  private staging = new Slab(GROUP_HEADER_BYTES + GROUP_MAX_BYTES + PAGE_BYTES);
+  /** Where a group is put together; its memory is such that it goes to the disk as it is. */
+  private staging: Slab;
   private stagedBytes = 0;
   private failure: DrakkarError | undefined;
   private isClosing = false;
@@ -158,6 +159,7 @@ export class Wal implements LogDb {
     this.env = env;
     this.formats = formats;
     this.files = files;
+    this.staging = this.makeStaging(GROUP_HEADER_BYTES + GROUP_MAX_BYTES + PAGE_BYTES);
     this.groupMaxBytes = Math.min(GROUP_MAX_BYTES, files.segmentBytes >>> 2);
     this.segments = segments;
     this.recovered = recovered;
@@ -299,11 +301,15 @@ export class Wal implements LogDb {
     this.files.ensureSpare().catch(() => {});
   }
 
+  private makeStaging(sizeBytes: number): Slab {
+    return new Slab(sizeBytes, undefined, this.env.fs.allocate(sizeBytes));
+  }
+
   private writeGroup(bytes: number): void {
     const segment = this.current;
     const lengthBytes = GROUP_HEADER_BYTES + bytes;
     const padded = pagesUp(lengthBytes);
-    if (padded > this.staging.sizeBytes) this.staging = new Slab(padded);
+    if (padded > this.staging.sizeBytes) this.staging = this.makeStaging(padded);
     const { u8, u32 } = this.staging;
     let at = GROUP_HEADER_BYTES;
     for (const frame of this.writing) {
