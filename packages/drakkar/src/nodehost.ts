@@ -52,8 +52,10 @@ import { renderMetrics } from './metrics.ts';
 import { createRegistry } from './registry/index.ts';
 import type { KnownHost, Registry } from './registry/registry.ts';
 import type { Result, StateMachineFactory } from './rsm/state-machine.ts';
+import type { ShardView } from './registry/shard-views.ts';
 import { Session } from './session.ts';
 import { ShardHandle } from './shard-handle.ts';
+import { shardView, shardViews, tellRegistry } from './shard-news.ts';
 import { TransportSecurity, type ReloadTlsOptions } from './transport/security.ts';
 import { createTcpTransport } from './transport/tcp.ts';
 import { SlabPool } from './wire/slab.ts';
@@ -139,6 +141,7 @@ export class NodeHost {
           condemn: (newestStart) => directory.condemn(newestStart),
           onFailed: () => void transport.close(),
         });
+        tellRegistry(registry, engine, events);
         await registry.start((target) => transport.addressChanged(target));
         try {
           await engine.start();
@@ -591,6 +594,19 @@ export class NodeHost {
   /** The hosts that the registry knows, this one included; without gossip, only this one. */
   knownHosts(): readonly KnownHost[] {
     return this.registry.hosts();
+  }
+
+  /**
+   * What is known of a shard that may live elsewhere: who leads it and who belongs to it. With gossip from all hosts, seconds old and only a hint
+   * where to ask; without, only of shards that run here. Undefined when nothing is known.
+   */
+  knownShard(shardId: number): ShardView | undefined {
+    return shardView(this.registry, this.engine, shardId);
+  }
+
+  /** The same of all shards that anything is known of. */
+  knownShards(): readonly ShardView[] {
+    return shardViews(this.registry, this.engine);
   }
 
   /** Digests of what is applied here, for comparing replicas at equal `appliedIndex`. */
