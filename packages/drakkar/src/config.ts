@@ -4,6 +4,9 @@ import {
   IN_MEMORY_LOG_BYTES_MIN,
   LOG_QUERY_BYTES_MAX,
   LOG_QUERY_ENTRIES_MAX,
+  SNAPSHOTS_AT_ONCE,
+  SNAPSHOTS_AT_ONCE_MAX,
+  SNAPSHOT_BYTES_PER_SECOND_MIN,
   WATCH_BUFFER_BYTES_MAX,
 } from './engine/limits.ts';
 import type { Env, Logger } from './env/env.ts';
@@ -39,6 +42,17 @@ export interface NodeHostOptions {
   readonly maxSendQueueBytes?: number;
   /** Bytes received that wait for the log; above it no connection is read until half of them are written. Default 16 MiB, at least 1 MiB. */
   readonly maxReceiveQueueBytes?: number;
+  /**
+   * Bytes per second that all snapshots to other hosts together may take, at least 16 KiB; messages and entries are not counted and not held up.
+   * Default: no bound.
+   */
+  readonly maxSnapshotSendBytesPerSecond?: number;
+  /** The same for snapshots that come from other hosts. Default: no bound. */
+  readonly maxSnapshotReceiveBytesPerSecond?: number;
+  /** Snapshots that are sent at the same time, of all shards; the others wait for their turn. Default 16, at most 64. */
+  readonly maxSnapshotSends?: number;
+  /** Snapshots that are received and installed at the same time; the others wait for their turn. Default 16, at most 64. */
+  readonly maxSnapshotReceives?: number;
   /** Hosts find one another by host id, so that their addresses may change: members are named by host ids then. */
   readonly gossip?: GossipOptions;
   /** Another way to find hosts by what members name them by. Instead of `gossip`. */
@@ -247,6 +261,10 @@ const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
   timeoutMs: isInteger(1, 86_400_000),
   maxSendQueueBytes: isInteger(FRAME_MAX_BYTES, MAX_ID),
   maxReceiveQueueBytes: isInteger(1024 * 1024, MAX_ID),
+  maxSnapshotSendBytesPerSecond: isInteger(SNAPSHOT_BYTES_PER_SECOND_MIN, MAX_ID),
+  maxSnapshotReceiveBytesPerSecond: isInteger(SNAPSHOT_BYTES_PER_SECOND_MIN, MAX_ID),
+  maxSnapshotSends: isInteger(1, SNAPSHOTS_AT_ONCE_MAX),
+  maxSnapshotReceives: isInteger(1, SNAPSHOTS_AT_ONCE_MAX),
   hostId: {
     allowed: '32 lower-case hex digits',
     accepts: (value) => typeof value === 'string' && isHostId(value),
@@ -506,6 +524,8 @@ export const DEFAULTS = {
   timeoutMs: 5000,
   maxSendQueueBytes: PEER_QUEUE_MAX_BYTES,
   maxReceiveQueueBytes: 16 * 1024 * 1024,
+  maxSnapshotSends: SNAPSHOTS_AT_ONCE,
+  maxSnapshotReceives: SNAPSHOTS_AT_ONCE,
   electionRtt: 50,
   heartbeatRtt: 5,
   snapshotEntries: 100_000,

@@ -17,7 +17,15 @@ export type { MembershipInfo } from './engine/membership.ts';
 export type { MemberRole } from './wire/config-change.ts';
 export { DrakkarError, ERROR_TABLE, type AvailableRange, type ErrorCode, type Outcome } from './errors.ts';
 export { HOST_EVENTS, type HostEventMap, type HostEventName, type HostListener } from './events.ts';
-export type { FormatInfo, HostInfo, MemberProgress, PeerInfo, ShardInfo, StoppedShardInfo } from './info.ts';
+export type {
+  FormatInfo,
+  HostInfo,
+  MemberProgress,
+  PeerInfo,
+  ShardInfo,
+  SnapshotTraffic,
+  StoppedShardInfo,
+} from './info.ts';
 export { TRACE_CHANNELS, type TraceMessages } from './engine/trace.ts';
 export type { Leadership } from './engine/leader-watch.ts';
 export type { LogEntry, LogEntryKind } from './engine/log-entries.ts';

@@ -104,6 +104,15 @@ export interface FormatInfo {
   readonly written: number;
 }
 
+/** Snapshots on their way; see `maxSnapshotSends` and `maxSnapshotReceives`. */
+export interface SnapshotTraffic {
+  readonly sending: number;
+  /** Wait for their turn. */
+  readonly sendsWaiting: number;
+  readonly receiving: number;
+  readonly receivesWaiting: number;
+}
+
 export interface HostInfo {
   readonly hostId: string;
   readonly dir: string;
@@ -122,6 +131,7 @@ export interface HostInfo {
   readonly stopped: readonly StoppedShardInfo[];
   readonly peers: readonly PeerInfo[];
   readonly formats: FormatInfo;
+  readonly snapshots: SnapshotTraffic;
   /** Counters of the log, by name. */
   readonly log: Readonly<Record<string, number>>;
 }
@@ -189,6 +199,7 @@ function progressOf(replica: Replica): MemberProgress[] {
 
 export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
   const peers = new Map<string, PeerInfo>();
+  const { sends, receives } = engine.snapshots;
   for (const replica of engine.replicas.values()) {
     for (const peer of replica.peers) {
       if (peer === undefined) continue;
@@ -215,6 +226,12 @@ export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
     })),
     peers: [...peers.values()],
     formats: { oldest: FORMAT_OLDEST, ...engine.formats.range, written: engine.outbound.format },
+    snapshots: {
+      sending: sends.takenCount,
+      sendsWaiting: sends.waitingCount,
+      receiving: receives.takenCount,
+      receivesWaiting: receives.waitingCount,
+    },
     log: { ...engine.log.counters, pendingBytes: engine.log.pendingBytes },
   };
 }

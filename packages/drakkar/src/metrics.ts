@@ -47,7 +47,16 @@ const HOST_GAUGES: Record<string, readonly [help: string, value: (engine: Engine
     'Entries committed and not applied here, of the shard that has most.',
     (_, replicas) => replicas.reduce((most, r) => Math.max(most, lagOf(r)), 0),
   ],
-  snapshots_sending: ['Snapshots on their way to others.', (engine) => engine.snapshots.sendingCount],
+  snapshots_sending: ['Snapshots on their way to others.', (engine) => engine.snapshots.sends.takenCount],
+  snapshot_sends_waiting: [
+    'Snapshots that wait for their turn to be sent.',
+    (engine) => engine.snapshots.sends.waitingCount,
+  ],
+  snapshots_receiving: ['Snapshots that are received or installed.', (engine) => engine.snapshots.receives.takenCount],
+  snapshot_receives_waiting: [
+    'Offered snapshots that wait for their turn.',
+    (engine) => engine.snapshots.receives.waitingCount,
+  ],
   shards_quiesced: ['Replicas that are silent.', (_, replicas) => count(replicas, (r) => r.raft.isQuiesced)],
   peers: ['Hosts that this one sends to.', (_, replicas) => peersOf(replicas).length],
   peers_connected: ['Of them, those connected.', (_, replicas) => count(peersOf(replicas), (p) => p.connected)],

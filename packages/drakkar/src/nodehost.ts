@@ -134,6 +134,12 @@ export class NodeHost {
           events,
           tickMs,
           maxInboundBytes: options.maxReceiveQueueBytes ?? DEFAULTS.maxReceiveQueueBytes,
+          snapshotLimits: {
+            maxSendBytesPerSecond: options.maxSnapshotSendBytesPerSecond ?? 0,
+            maxReceiveBytesPerSecond: options.maxSnapshotReceiveBytesPerSecond ?? 0,
+            maxSends: options.maxSnapshotSends ?? DEFAULTS.maxSnapshotSends,
+            maxReceives: options.maxSnapshotReceives ?? DEFAULTS.maxSnapshotReceives,
+          },
           identity: directory.identity,
           trace,
           formats,

@@ -34,7 +34,7 @@ import { parkReplica, stateOf } from './parking.ts';
 import { giveUpWaiting } from './pressure.ts';
 import type { Replica } from './replica.ts';
 import type { ReplicaOutbox } from './replica-outbox.ts';
-import { Snapshots } from './snapshots.ts';
+import { Snapshots, type SnapshotLimits } from './snapshots.ts';
 import { Stages } from './stages.ts';
 import { traceFlush, type Trace } from './trace.ts';
 import { Ticker } from './ticker.ts';
@@ -51,6 +51,7 @@ export interface EngineOptions {
   readonly tickMs: number;
   /** Bytes that wait for the log before connections are paused. */
   readonly maxInboundBytes: number;
+  readonly snapshotLimits: SnapshotLimits;
   readonly identity: HostIdentity;
   readonly trace: Trace;
   /** What it may read and write; the log looks at it, too. */
@@ -183,7 +184,7 @@ export class Engine implements LogSink {
     this.parked = new Map(options.log.recovered);
     this.inbound = new Inbound(this);
     this.incarnations = new Incarnations(this);
-    this.snapshots = new Snapshots(this);
+    this.snapshots = new Snapshots(this, options.snapshotLimits);
   }
 
   async start(): Promise<void> {

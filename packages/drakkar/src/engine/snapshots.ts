@@ -8,9 +8,11 @@ import { meansHost } from '../transport/target.ts';
 import { SIZE_UNKNOWN, type HostIdentity, type Peer, type SnapshotHeader } from '../transport/transport.ts';
 import { isKnown, type Membership } from '../wire/membership.ts';
 import { imageForWitness } from '../rsm/witness.ts';
+import { Bandwidth } from './bandwidth.ts';
 import type { Engine } from './engine.ts';
-import { SNAPSHOT_RETRY_MS } from './limits.ts';
+import { SNAPSHOT_RECEIVES_WAITING_MAX, SNAPSHOT_RETRY_MS, SNAPSHOT_SENDS_WAITING_MAX } from './limits.ts';
 import { connectMembers, followMembership, notMember } from './membership.ts';
+import { Places } from './places.ts';
 import type { Replica } from './replica.ts';
 
 interface Streamable extends Capture {
@@ -26,19 +28,32 @@ interface Sending {
   readonly aborting: AbortController;
 }
 
+/** What snapshots on their way may take of a host. Bytes per second: 0 for no bound. */
+export interface SnapshotLimits {
+  readonly maxSendBytesPerSecond: number;
+  readonly maxReceiveBytesPerSecond: number;
+  readonly maxSends: number;
+  readonly maxReceives: number;
+}
+
 export class Snapshots {
+  /** Whose turn it is; the others wait. */
+  readonly sends: Places;
+  readonly receives: Places;
   private readonly engine: Engine;
+  private readonly sendBandwidth: Bandwidth;
+  private readonly receiveBandwidth: Bandwidth;
   /** On-disk state machines are asked for one image at a time. */
   private readonly streaming = new Set<Replica>();
   /** Streams under way, by shard and target, so that the core's repeated wish starts only one. */
   private readonly sending = new Map<string, Sending>();
 
-  constructor(engine: Engine) {
+  constructor(engine: Engine, limits: SnapshotLimits) {
     this.engine = engine;
-  }
-
-  get sendingCount(): number {
-    return this.sending.size;
+    this.sends = new Places('snapshots to be sent', limits.maxSends, SNAPSHOT_SENDS_WAITING_MAX);
+    this.receives = new Places('offered snapshots', limits.maxReceives, SNAPSHOT_RECEIVES_WAITING_MAX);
+    this.sendBandwidth = new Bandwidth(engine.env, limits.maxSendBytesPerSecond);
+    this.receiveBandwidth = new Bandwidth(engine.env, limits.maxReceiveBytesPerSecond);
   }
 
   /** After an apply: starts an automatic snapshot when enough entries came since the last. */
@@ -165,19 +180,30 @@ export class Snapshots {
     const aborting = new AbortController();
     this.sending.set(key, { term, peer, startCounter: peer.identity?.startCounter, aborting });
     let index = replica.snapshotIndex;
+    let hasBegun = false;
     const sent = { shardId: replica.shardId, replicaId: replica.replicaId, to, index };
-    this.engine.events.emit('snapshotSendStarted', sent);
-    const run = async (): Promise<void> => {
+    const stream = async (signal: AbortSignal): Promise<void> => {
       const { shardId, replicaId: from } = replica;
-      const signal = AbortSignal.any([replica.stopSignal, aborting.signal]);
       const image = await this.imageFor(replica, to);
       index = image.index;
       const { imageBytes } = image;
       const header: SnapshotHeader = { shardId, from, to, term, index, indexTerm: image.term, imageBytes };
       try {
-        await this.engine.transport.sendSnapshot(peer.address, header, image.chunks, signal);
+        const chunks = this.sendBandwidth.pace(image.chunks, signal);
+        await this.engine.transport.sendSnapshot(peer.address, header, chunks, signal);
       } finally {
         await image.release();
+      }
+    };
+    const run = async (): Promise<void> => {
+      const signal = AbortSignal.any([replica.stopSignal, aborting.signal]);
+      const leave = await this.sends.enter(signal);
+      try {
+        hasBegun = true;
+        this.engine.events.emit('snapshotSendStarted', sent);
+        await stream(signal);
+      } finally {
+        leave();
       }
     };
     run().then(
@@ -188,9 +214,11 @@ export class Snapshots {
       },
       (error: unknown) => {
         this.failOn(replica, error);
-        this.engine.counters.snapshotsFailed++;
-        this.engine.env.logger.warn({ shardId: replica.shardId, to, err: error }, 'sending a snapshot failed');
-        this.engine.events.emit('snapshotSendAborted', { ...sent, error: sendErrorOf(error, to) });
+        if (hasBegun) {
+          this.engine.counters.snapshotsFailed++;
+          this.engine.env.logger.warn({ shardId: replica.shardId, to, err: error }, 'sending a snapshot failed');
+          this.engine.events.emit('snapshotSendAborted', { ...sent, error: sendErrorOf(error, to) });
+        }
         this.engine.env.scheduler.after(SNAPSHOT_RETRY_MS, () => {
           this.sending.delete(key);
           this.report(replica, to, false, index);
@@ -263,6 +291,20 @@ export class Snapshots {
     chunks: AsyncIterable<Uint8Array>,
     signal: AbortSignal,
   ): Promise<void> {
+    this.admit(from, header);
+    const leave = await this.receives.enter(signal);
+    try {
+      // While it waited for its turn, much may have changed.
+      const replica = this.admit(from, header);
+      const either = AbortSignal.any([signal, replica.stopSignal]);
+      await this.receiveInTurn(replica, header, this.receiveBandwidth.pace(chunks, either), either);
+    } finally {
+      leave();
+    }
+  }
+
+  /** The replica that the snapshot is for. Throws when it is not wanted. */
+  private admit(from: HostIdentity, header: SnapshotHeader): Replica {
     const replica = this.engine.replicas.get(header.shardId);
     if (replica === undefined || replica.replicaId !== header.to) {
       throw new DrakkarError('ERR_SHARD_NOT_FOUND', `replica ${header.to} of shard ${header.shardId} is not here`);
@@ -282,10 +324,18 @@ export class Snapshots {
     if (replica.isSnapshotting || replica.isRestoring) {
       throw new DrakkarError('ERR_SYSTEM_BUSY', 'another snapshot of this shard is under way');
     }
+    return replica;
+  }
+
+  private async receiveInTurn(
+    replica: Replica,
+    header: SnapshotHeader,
+    chunks: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+  ): Promise<void> {
     replica.isSnapshotting = true;
     try {
-      const either = AbortSignal.any([signal, replica.stopSignal]);
-      await replica.snapshotter.receive(header.index, header.indexTerm, chunks, either);
+      await replica.snapshotter.receive(header.index, header.indexTerm, chunks, signal);
       this.engine.events.emit('snapshotReceived', {
         shardId: replica.shardId,
         replicaId: replica.replicaId,

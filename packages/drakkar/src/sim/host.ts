@@ -201,6 +201,14 @@ export class SimHost {
       env,
       newestFormat: this.isNewRelease ? FORMAT_REHEARSAL : FORMAT_NEWEST,
       ...(plan.connectionAgeMs === 0 ? {} : { tls: this.tls() }),
+      ...(plan.snapshotSendBytesPerSecond === 0
+        ? {}
+        : { maxSnapshotSendBytesPerSecond: plan.snapshotSendBytesPerSecond }),
+      ...(plan.snapshotReceiveBytesPerSecond === 0
+        ? {}
+        : { maxSnapshotReceiveBytesPerSecond: plan.snapshotReceiveBytesPerSecond }),
+      maxSnapshotSends: plan.maxSnapshotSends,
+      maxSnapshotReceives: plan.maxSnapshotReceives,
       logDb: async (context) =>
         watchLog(await openWal({ ...context, segmentBytes: plan.segmentBytes }), this.owner.watcherOf(this)),
       transport: (context) =>
@@ -405,7 +413,8 @@ export class SimHost {
   }
 
   reportCounters(host: NodeHost): void {
-    const { log, counters } = engineOf(host);
+    const { log, counters, snapshots } = engineOf(host);
+    this.owner.count('snapshotsThatWaited', snapshots.sends.waited + snapshots.receives.waited);
     this.owner.count('diskStalls', counters.diskStalls);
     for (const name of STORE_COUNTERS) this.owner.count(name, counters[name]);
     this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);

@@ -54,6 +54,11 @@ export interface Plan {
   readonly connectionAgeMs: number;
   /** Hosts that begin as the newer one of two releases; the others as the older one. */
   readonly newReleases: readonly number[];
+  /** Bounds of snapshots on their way; bytes per second, 0 for none. */
+  readonly snapshotSendBytesPerSecond: number;
+  readonly snapshotReceiveBytesPerSecond: number;
+  readonly maxSnapshotSends: number;
+  readonly maxSnapshotReceives: number;
   /** More disks are lost than can be borne: nothing may be acknowledged after that. */
   readonly losesMajority: boolean;
 }
@@ -136,7 +141,22 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     lullMs,
     connectionAgeMs: drawConnectionAge(dice.stream('certificates')),
     newReleases: allIds.filter(() => releases.chance(newShare)),
+    ...drawSnapshotLimits(dice.stream('snapshots')),
     losesMajority,
+  };
+}
+
+function drawSnapshotLimits(
+  dice: Dice,
+): Pick<
+  Plan,
+  'snapshotSendBytesPerSecond' | 'snapshotReceiveBytesPerSecond' | 'maxSnapshotSends' | 'maxSnapshotReceives'
+> {
+  return {
+    snapshotSendBytesPerSecond: dice.pick([0, 0, 16_384, 65_536]),
+    snapshotReceiveBytesPerSecond: dice.pick([0, 0, 16_384, 65_536]),
+    maxSnapshotSends: dice.pick([1, 2, 16]),
+    maxSnapshotReceives: dice.pick([1, 2, 16]),
   };
 }
 

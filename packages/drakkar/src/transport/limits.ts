@@ -28,8 +28,8 @@ export const TLS_RELOAD_INTERVAL_MS = 60_000;
 export const SECURITY_FILE_MAX_BYTES = 1024 * 1024;
 /** Bytes queued for one peer unless the host says otherwise; frames beyond are dropped, and the protocol asks again. */
 export const PEER_QUEUE_MAX_BYTES = 64 * 1024 * 1024;
-/** Snapshot streams at a time, each way. */
-export const SNAPSHOTS_MAX = 16;
+/** Snapshot streams at a time, each way, those included that wait for the engine to take them: it has its own bounds. */
+export const SNAPSHOTS_MAX = 128;
 export const SNAPSHOT_CHUNK_BYTES = 256 * 1024;
 /** A stream without a byte for so long is given up. */
 export const SNAPSHOT_IDLE_MS = 30_000;
@@ -37,3 +37,5 @@ export const SNAPSHOT_IDLE_MS = 30_000;
 export const SNAPSHOT_STATUS_TIMEOUT_MS = 600_000;
 /** Chunks received and not consumed before the connection is paused. */
 export const SNAPSHOT_QUEUE_CHUNKS = 8;
+/** The same while the receiver has not begun to take any. */
+export const SNAPSHOT_QUEUE_CHUNKS_BEFORE = 1;

@@ -3,7 +3,7 @@ import { DrakkarError } from '../errors.ts';
 import type { Socket, Timer } from '../env/env.ts';
 import { FrameType, frameType } from '../wire/frame.ts';
 import type { Slab } from '../wire/slab.ts';
-import { SNAPSHOT_IDLE_MS, SNAPSHOT_QUEUE_CHUNKS } from './limits.ts';
+import { SNAPSHOT_IDLE_MS, SNAPSHOT_QUEUE_CHUNKS, SNAPSHOT_QUEUE_CHUNKS_BEFORE } from './limits.ts';
 import { checkEnd, decodeChunk, decodeSnapshotHeader, encodeStatus } from './snapshot-frames.ts';
 import type { TcpTransport } from './tcp.ts';
 import { SIZE_UNKNOWN, type HostIdentity, type SnapshotHeader } from './transport.ts';
@@ -20,6 +20,7 @@ export class SnapshotInbound {
   private isWhole = false;
   private failure: DrakkarError | undefined;
   private isPaused = false;
+  private isTaken = false;
   private timer: Timer | undefined;
   private readonly aborting = new AbortController();
 
@@ -45,7 +46,8 @@ export class SnapshotInbound {
       if (this.received > (this.header.imageBytes || Number.MAX_SAFE_INTEGER))
         throw new DrakkarError('ERR_FRAME', 'a snapshot is longer than announced');
       this.queue.push(chunk);
-      if (this.queue.length >= SNAPSHOT_QUEUE_CHUNKS && !this.isPaused) {
+      const most = this.isTaken ? SNAPSHOT_QUEUE_CHUNKS : SNAPSHOT_QUEUE_CHUNKS_BEFORE;
+      if (this.queue.length >= most && !this.isPaused) {
         this.isPaused = true;
         this.socket.pause();
       }
@@ -85,6 +87,7 @@ export class SnapshotInbound {
   }
 
   private async *chunks(): AsyncGenerator<Uint8Array> {
+    this.isTaken = true;
     for (;;) {
       const chunk = this.queue.shift();
       if (chunk !== undefined) {
