@@ -14,6 +14,8 @@ import type { MemberRole } from './wire/config-change.ts';
 import { FORMAT_NEWEST, FORMAT_OLDEST, FORMAT_REHEARSAL, type FormatRange } from './wire/formats.ts';
 import { ADDRESS_MAX_BYTES, ENTRY_MAX_BYTES, FRAME_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
 import type { SlabPool } from './wire/slab.ts';
+import { CODEC_NAME_MAX, NO_COMPRESSION, isCodecName, type SnapshotCodec } from './rsm/codec.ts';
+import { IMAGE_BLOCK_BYTES } from './rsm/image.ts';
 import type { LogDb } from './wal/logdb.ts';
 import type { GossipOptions } from './registry/gossip.ts';
 import { META_MAX_BYTES, SEEDS_MAX } from './registry/limits.ts';
@@ -53,6 +55,8 @@ export interface NodeHostOptions {
   readonly maxSnapshotSends?: number;
   /** Snapshots that are received and installed at the same time; the others wait for their turn. Default 16, at most 64. */
   readonly maxSnapshotReceives?: number;
+  /** Codecs for snapshots besides zstd, by their names; see `snapshotCompression`. */
+  readonly snapshotCodecs?: readonly SnapshotCodec[];
   /** Hosts find one another by host id, so that their addresses may change: members are named by host ids then. */
   readonly gossip?: GossipOptions;
   /** Another way to find hosts by what members name them by. Instead of `gossip`. */
@@ -99,6 +103,13 @@ export interface ReplicaOptions {
   readonly quiesce?: boolean;
   /** A snapshot is taken automatically every so many applied entries; 0 for never. Default 100,000. */
   readonly snapshotEntries?: number;
+  /**
+   * What snapshots made here are compressed with, files and streams: 'zstd', which is built in, or the name of one of the host's `snapshotCodecs`.
+   * Every host of the shard must know it; which one it uses itself may differ. Default 'none'.
+   */
+  readonly snapshotCompression?: string;
+  /** Bytes of a snapshot that are compressed and checked as one. Default and most 256 KiB, at least 256 bytes. */
+  readonly snapshotBlockBytes?: number;
   /** Entries kept in the log behind a snapshot, for followers that lag a little. Default 10,000. */
   readonly compactionOverhead?: number;
   /**
@@ -215,6 +226,15 @@ const isLogger: Rule = {
       (level) => typeof (value as Record<string, unknown>)[level] === 'function',
     ),
 };
+export const isCodecs: Rule = {
+  allowed: `codecs with a name each (1 to ${CODEC_NAME_MAX} of a-z, 0-9, -), compress and uncompress`,
+  accepts: (value) =>
+    Array.isArray(value) &&
+    value.every(
+      (codec: Partial<SnapshotCodec> | null) =>
+        isCodecName(codec?.name) && typeof codec?.compress === 'function' && typeof codec.uncompress === 'function',
+    ),
+};
 export const isMembers: Rule = {
   allowed: `replica ids from 1 with one distinct "host:port" or host id each, at most ${MEMBERS_MAX}`,
   accepts: (value) => {
@@ -269,6 +289,7 @@ const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
     allowed: '32 lower-case hex digits',
     accepts: (value) => typeof value === 'string' && isHostId(value),
   },
+  snapshotCodecs: isCodecs,
   gossip: isObject,
   tls: isObject,
   newestFormat: {
@@ -293,6 +314,11 @@ const REPLICA_RULES: Record<keyof ReplicaOptions, Rule> = {
   checkQuorum: isBoolean,
   quiesce: isBoolean,
   snapshotEntries: isInteger(0, MAX_ID),
+  snapshotCompression: {
+    allowed: "'none', 'zstd' or the name of one of snapshotCodecs",
+    accepts: (value) => value === NO_COMPRESSION || isCodecName(value),
+  },
+  snapshotBlockBytes: isInteger(256, IMAGE_BLOCK_BYTES),
   compactionOverhead: isInteger(0, MAX_ID),
   maxInMemoryLogBytes: isInteger(IN_MEMORY_LOG_BYTES_MIN, MAX_ID),
   maxPayloadBytes: isInteger(1, ENTRY_MAX_BYTES),

@@ -49,6 +49,7 @@ export type {
   StateMachineFactory,
   StateMachineKind,
 } from './rsm/state-machine.ts';
+export type { SnapshotCodec } from './rsm/codec.ts';
 export { Session } from './session.ts';
 export { ShardHandle } from './shard-handle.ts';
 export type {

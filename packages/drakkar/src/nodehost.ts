@@ -51,6 +51,7 @@ import { describeHost, describeShard, type HostInfo, type ShardInfo } from './in
 import { renderMetrics } from './metrics.ts';
 import { createRegistry } from './registry/index.ts';
 import type { KnownHost, Registry } from './registry/registry.ts';
+import { NO_COMPRESSION, codecNamed, codecsOf, type Codecs } from './rsm/codec.ts';
 import type { Result, StateMachineFactory } from './rsm/state-machine.ts';
 import type { ShardView } from './registry/shard-views.ts';
 import { Session } from './session.ts';
@@ -75,6 +76,7 @@ export class NodeHost {
   private readonly events: HostEvents;
   private readonly tickMs: number;
   private readonly timeoutMs: number;
+  private readonly codecs: Codecs;
   private readonly handles = new Map<number, ShardHandle>();
   private readonly starting = new Map<number, Promise<unknown>>();
   private readonly stopping = new AbortController();
@@ -156,7 +158,8 @@ export class NodeHost {
           throw error;
         }
         const timeoutMs = options.timeoutMs ?? DEFAULTS.timeoutMs;
-        return new NodeHost(env, directory, registry, security, engine, events, tickMs, timeoutMs);
+        const codecs = codecsOf(options.snapshotCodecs);
+        return new NodeHost(env, directory, registry, security, engine, events, tickMs, timeoutMs, codecs);
       } catch (error) {
         await log.close();
         throw error;
@@ -177,6 +180,7 @@ export class NodeHost {
     events: HostEvents,
     tickMs: number,
     timeoutMs: number,
+    codecs: Codecs,
   ) {
     this.env = env;
     this.directory = directory;
@@ -186,6 +190,7 @@ export class NodeHost {
     this.events = events;
     this.tickMs = tickMs;
     this.timeoutMs = timeoutMs;
+    this.codecs = codecs;
   }
 
   /** 128 random bits as hex, made with the directory. */
@@ -221,7 +226,7 @@ export class NodeHost {
    * applied as the shard goes on (`whenReady`).
    *
    * @throws ERR_INVALID_OPTION, ERR_SHARD_EXISTS, ERR_SHARD_MISMATCH, ERR_SHARD_NOT_BOOTSTRAPPED, ERR_REPLICA_REMOVED, ERR_LOG_CORRUPT,
-   * ERR_SNAPSHOT_CORRUPT, ERR_STATE_MACHINE
+   * ERR_SNAPSHOT_CORRUPT, ERR_SNAPSHOT_CODEC, ERR_STATE_MACHINE
    */
   async startReplica(options: ReplicaOptions, factory?: StateMachineFactory): Promise<void> {
     checkReplicaOptions(options);
@@ -239,7 +244,8 @@ export class NodeHost {
       );
     }
     this.assertOpen();
-    const { shardId, replicaId } = options;
+    const { shardId, replicaId, snapshotCompression = NO_COMPRESSION } = options;
+    const codec = snapshotCompression === NO_COMPRESSION ? undefined : codecNamed(this.codecs, snapshotCompression);
     if (this.engine.replicas.has(shardId) || this.starting.has(shardId)) {
       throw new DrakkarError('ERR_SHARD_EXISTS', `shard ${shardId} runs on this host already`);
     }
@@ -262,6 +268,8 @@ export class NodeHost {
           maxInMemoryLogBytes: options.maxInMemoryLogBytes ?? DEFAULTS.maxInMemoryLogBytes,
           maxPayloadBytes: options.maxPayloadBytes ?? DEFAULTS.maxPayloadBytes,
           snapshotsDir: this.directory.snapshotsDir,
+          codecs: this.codecs,
+          packing: { codec, blockBytes: options.snapshotBlockBytes },
           signal: this.stopping.signal,
         },
         factory,

@@ -1,7 +1,8 @@
 /** Snapshots on their way between hosts: what they may take, and what becomes of those that break. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { NodeHost, NodeHostOptions } from 'drakkar';
+import { deflateRawSync, inflateRawSync } from 'node:zlib';
+import type { NodeHost, NodeHostOptions, ReplicaOptions, SnapshotCodec } from 'drakkar';
 import { TestCluster } from './support.ts';
 
 const REPLICA = { electionRtt: 11, compactionOverhead: 0 };
@@ -11,11 +12,13 @@ async function awayFrom(
   shardIds: readonly number[],
   lines: readonly string[],
   options: Partial<NodeHostOptions> = {},
+  replica: Partial<ReplicaOptions> = {},
 ): Promise<{ cluster: TestCluster; away: number; others: NodeHost[] }> {
   const cluster = new TestCluster({ replica: REPLICA });
   const away = 3;
   for (const id of [1, 2, 3]) await cluster.open(id, options);
-  for (const shardId of shardIds) for (const id of [1, 2, 3]) await cluster.startReplica(id, shardId, [1, 2, 3]);
+  for (const shardId of shardIds)
+    for (const id of [1, 2, 3]) await cluster.startReplica(id, shardId, [1, 2, 3], replica);
   for (const shardId of shardIds) await cluster.ready(shardId);
   cluster.kill(away);
   const others = [1, 2].map((id) => cluster.hosts.get(id)!);
@@ -88,3 +91,79 @@ for (const side of ['maxSnapshotSends', 'maxSnapshotReceives'] as const) {
     await cluster.close();
   });
 }
+
+/** A codec that is not built in, and what it was asked for. */
+function deflate(calls: string[]): SnapshotCodec {
+  return {
+    name: 'deflate',
+    compress(bytes) {
+      calls.push('compress');
+      return deflateRawSync(bytes);
+    },
+    uncompress(bytes, sizeBytes) {
+      calls.push('uncompress');
+      return inflateRawSync(bytes, { maxOutputLength: sizeBytes });
+    },
+  };
+}
+
+test('compressed snapshots: smaller on the disk and on the way, and every host reads them whatever it writes itself', async () => {
+  const lines = Array.from({ length: 100 }, (_, i) => `line ${i} of a state that repeats itself again and again`);
+  const sizes = new Map<string, number>();
+  for (const compression of ['none', 'zstd'] as const) {
+    const { cluster, away } = await awayFrom([1], lines, {}, { snapshotCompression: compression });
+    const path = cluster.machineOf
+      .get(1)!
+      .disk.paths()
+      .find((name) => name.endsWith('.snapshot'))!;
+    const bytes = cluster.machineOf.get(1)!.disk.images.get(path)!.sizeBytes;
+    sizes.set(compression, bytes);
+    await cluster.open(away);
+    // It does not compress itself.
+    await cluster.startReplica(away, 1, undefined, { snapshotCompression: 'none' });
+    await cluster.ready(1);
+    await cluster.assertEqual(1);
+    const copy = cluster.machineOf.get(away)!.disk.images.get(path)!;
+    assert.equal(copy.sizeBytes, bytes, 'it was sent as it was');
+    await cluster.settle(cluster.hosts.get(away)!.requestSnapshot(1, { exportTo: 'backup' }));
+    for (const id of [1, 2, 3]) {
+      cluster.losePower(id);
+      await cluster.open(id);
+      await cluster.startReplica(id, 1);
+    }
+    await cluster.ready(1);
+    await cluster.assertEqual(1);
+    await cluster.close();
+  }
+  assert.ok(sizes.get('zstd')! < sizes.get('none')! / 3, JSON.stringify([...sizes]));
+});
+
+test('a codec of one’s own; a host that does not know it says so to the sender and stays as it was', async () => {
+  const calls: string[] = [];
+  const snapshotCodecs = [deflate(calls)];
+  const { cluster, away, others } = await awayFrom(
+    [1],
+    ['x'.repeat(2000)],
+    { snapshotCodecs },
+    { snapshotCompression: 'deflate' },
+  );
+  assert.ok(calls.includes('compress'));
+  const errors: string[] = [];
+  for (const each of others) each.on('snapshotSendAborted', ({ error }) => errors.push(error.message));
+  const strange = await cluster.open(away);
+  await assert.rejects(cluster.startReplica(away, 1, undefined, { snapshotCompression: 'deflate' }), {
+    code: 'ERR_SNAPSHOT_CODEC',
+    message: /there is no codec deflate here/,
+  });
+  await cluster.startReplica(away, 1);
+  await cluster.world.until(() => errors.length > 0);
+  assert.match(errors[0], /ERR_SNAPSHOT_CODEC.*give it in snapshotCodecs/);
+  assert.equal(strange.shardInfo(1).state, 'running');
+  await cluster.settle(strange.close());
+  await cluster.open(away, { snapshotCodecs });
+  await cluster.startReplica(away, 1);
+  await cluster.ready(1);
+  assert.ok(calls.includes('uncompress'));
+  await cluster.assertEqual(1);
+  await cluster.close();
+});

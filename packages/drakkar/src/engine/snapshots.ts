@@ -237,7 +237,7 @@ export class Snapshots {
   private async imageFor(replica: Replica, to: number): Promise<Streamable> {
     if (replica.membership.witnesses.has(to)) {
       const recorded = await this.openRecorded(replica);
-      const { sizeBytes: imageBytes, chunks } = await imageForWitness(recorded.chunks);
+      const { sizeBytes: imageBytes, chunks } = await imageForWitness(recorded.chunks, replica.rsm.codecs);
       return { ...recorded, chunks, imageBytes };
     }
     return replica.rsm.isOnDisk ? this.captureStream(replica) : this.openRecorded(replica);

@@ -2,15 +2,28 @@
  * Snapshot images: header, blocks with a checksum each, and an end with the length and digest of it all. Nothing of a block is
  * handed out before its checksum held (F17).
  *
- *     header   64 bytes: magic, format, shard, index, term, flags, zeros, CRC-32 of what is before it
- *     block    word 0 length (1 to 256 KiB), word 1 CRC-32 of the payload seeded with the block's number; payload
+ *     header   64 bytes: magic, format, shard, index, term, flags, name of the codec (24 bytes), zeros, CRC-32 of what is before it
+ *     block    word 0 length (1 to 256 KiB), word 1 CRC-32 of what follows seeded with the block's number; payload
  *     end      word 0 zero, word 1 CRC-32 of all payload bytes, words 2, 3 count of payload bytes
+ *
+ * Of a compressed image a block has its uncompressed length in word 2, in front of the payload and under its checksum; where that is the stored length, it
+ * is stored as it is. Checksums and counts are of what is stored.
  *
  * The payload begins with the membership and the sessions, each behind its length, and the files where there are any (`files.ts`); what
  * follows is the state machine's.
  */
 import { DrakkarError } from '../errors.ts';
 import { checksum, checksumRange } from '../wire/checksum.ts';
+import {
+  BUILT_IN_CODECS,
+  CODEC_NAME_MAX,
+  codecNamed,
+  compressBlock,
+  isCodecName,
+  uncompressBlock,
+  type Codecs,
+  type SnapshotCodec,
+} from './codec.ts';
 import { getU53, isU53, putU53 } from '../wire/number.ts';
 
 export const IMAGE_FORMAT = 1;
@@ -18,6 +31,8 @@ export const IMAGE_BLOCK_BYTES = 256 * 1024;
 const IMAGE_MAGIC = 0x4e53_4b44; // "DKSN"
 const HEADER_BYTES = 64;
 const BLOCK_HEADER_BYTES = 8;
+/** Where the name of the codec stands, padded with zeros. */
+const CODEC_AT = 36;
 const END_BYTES = 16;
 /** Membership or sessions: 4096 sessions with small answers take some hundred KiB. */
 const SECTION_MAX_BYTES = 64 * 1024 * 1024;
@@ -28,6 +43,8 @@ export const IMAGE_WITHOUT_STATE = 1;
 export const IMAGE_WITH_FILES = 2;
 /** It replaces whatever an on-disk state machine has stored, however new that is: the shard went back to it. */
 export const IMAGE_IMPORTED = 4;
+/** Blocks are compressed, each alone, by the codec that the header names. */
+const IMAGE_COMPRESSED = 8;
 
 export interface ImageInfo {
   readonly shardId: number;
@@ -35,15 +52,32 @@ export interface ImageInfo {
   readonly term: number;
   /** Default 0. */
   readonly flags?: number;
+  /** Name of the codec that its blocks were compressed with; absent when they are not. */
+  readonly codec?: string;
 }
+
+/** How an image is written. */
+export interface Packing {
+  /** Default: none. */
+  readonly codec?: SnapshotCodec | undefined;
+  /** Bytes of a block before it is compressed; at most and by default 256 KiB. */
+  readonly blockBytes?: number | undefined;
+}
+
+export type ImageHeader = Required<Omit<ImageInfo, 'codec'>> & Pick<ImageInfo, 'codec'>;
 
 const corrupt = (why: string): DrakkarError =>
   new DrakkarError('ERR_SNAPSHOT_CORRUPT', `the snapshot image is damaged: ${why}`);
 
 type Chunks = AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 
-/** The image of a payload, in pieces. */
-export async function* encodeImage(info: ImageInfo, payload: Chunks): AsyncGenerator<Uint8Array> {
+/** The image of a payload, in pieces. What `info` says of a codec is not looked at. */
+export async function* encodeImage(
+  info: ImageInfo,
+  payload: Chunks,
+  packing: Packing = {},
+): AsyncGenerator<Uint8Array> {
+  const { codec, blockBytes = IMAGE_BLOCK_BYTES } = packing;
   const header = new Uint8Array(HEADER_BYTES);
   const words = new Uint32Array(header.buffer);
   words[0] = IMAGE_MAGIC;
@@ -51,45 +85,49 @@ export async function* encodeImage(info: ImageInfo, payload: Chunks): AsyncGener
   putU53(words, 2, info.shardId);
   putU53(words, 4, info.index);
   putU53(words, 6, info.term);
-  words[8] = info.flags ?? 0;
+  words[8] = ((info.flags ?? 0) & ~IMAGE_COMPRESSED) | (codec === undefined ? 0 : IMAGE_COMPRESSED);
+  if (codec !== undefined) new TextEncoder().encodeInto(codec.name, header.subarray(CODEC_AT));
   words[15] = checksumRange(header, 0, 60);
   yield header;
-  const block = new Uint8Array(IMAGE_BLOCK_BYTES);
+  const block = new Uint8Array(blockBytes);
   let filled = 0;
   let number = 0;
   let total = 0;
   let digest = 0;
+  const seal = (): Uint8Array => {
+    const whole = block.subarray(0, filled);
+    const stored = codec === undefined ? whole : compressBlock(codec, whole);
+    digest = checksum(stored, digest);
+    total += stored.length;
+    const sealed = sealBlock(stored, codec === undefined ? 0 : filled, number++);
+    filled = 0;
+    return sealed;
+  };
   for await (const chunk of payload) {
     for (let at = 0; at < chunk.length; ) {
-      const count = Math.min(chunk.length - at, IMAGE_BLOCK_BYTES - filled);
+      const count = Math.min(chunk.length - at, blockBytes - filled);
       block.set(chunk.subarray(at, at + count), filled);
       filled += count;
       at += count;
-      if (filled === IMAGE_BLOCK_BYTES) {
-        digest = checksum(block, digest);
-        total += filled;
-        yield sealBlock(block, filled, number++);
-        filled = 0;
-      }
+      if (filled === blockBytes) yield seal();
     }
   }
-  if (filled > 0) {
-    digest = checksumRange(block, 0, filled, digest);
-    total += filled;
-    yield sealBlock(block, filled, number++);
-  }
+  if (filled > 0) yield seal();
   const end = new Uint32Array(END_BYTES >>> 2);
   end[1] = digest;
   putU53(end, 2, total);
   yield new Uint8Array(end.buffer);
 }
 
-function sealBlock(block: Uint8Array, lengthBytes: number, number: number): Uint8Array {
-  const sealed = new Uint8Array(BLOCK_HEADER_BYTES + lengthBytes);
-  const words = new Uint32Array(sealed.buffer, 0, 2);
-  words[0] = lengthBytes;
-  words[1] = checksumRange(block, 0, lengthBytes, number);
-  sealed.set(block.subarray(0, lengthBytes), BLOCK_HEADER_BYTES);
+/** `sizeBytes` uncompressed; 0 in an image that is not compressed. */
+function sealBlock(stored: Uint8Array, sizeBytes: number, number: number): Uint8Array {
+  const at = BLOCK_HEADER_BYTES + (sizeBytes > 0 ? 4 : 0);
+  const sealed = new Uint8Array(at + stored.length);
+  const words = new Uint32Array(sealed.buffer, 0, at >>> 2);
+  words[0] = stored.length;
+  if (sizeBytes > 0) words[2] = sizeBytes;
+  sealed.set(stored, at);
+  words[1] = checksum(sealed.subarray(BLOCK_HEADER_BYTES), number);
   return sealed;
 }
 
@@ -148,12 +186,16 @@ class Puller {
 /** Checks an image as it streams by; `payload` gives its verified bytes, once. Throws `ERR_SNAPSHOT_CORRUPT`. */
 export class ImageReader {
   private readonly puller: Puller;
+  private readonly codecs: Codecs;
+  private codec: SnapshotCodec | undefined;
 
-  constructor(chunks: Chunks) {
+  constructor(chunks: Chunks, codecs: Codecs = BUILT_IN_CODECS) {
     this.puller = new Puller(chunks);
+    this.codecs = codecs;
   }
 
-  async header(): Promise<Required<ImageInfo>> {
+  /** Throws `ERR_SNAPSHOT_CODEC`, too. */
+  async header(): Promise<ImageHeader> {
     const bytes = await this.puller.pull(HEADER_BYTES);
     if (bytes === undefined) throw corrupt('it is empty');
     const words = new Uint32Array(bytes.buffer);
@@ -165,7 +207,13 @@ export class ImageReader {
       );
     }
     for (let w = 2; w <= 6; w += 2) if (!isU53(words, w)) throw corrupt('its header holds no number');
-    return { shardId: getU53(words, 2), index: getU53(words, 4), term: getU53(words, 6), flags: words[8] };
+    const info = { shardId: getU53(words, 2), index: getU53(words, 4), term: getU53(words, 6), flags: words[8] };
+    if ((words[8] & IMAGE_COMPRESSED) === 0) return info;
+    const name = bytes.subarray(CODEC_AT, CODEC_AT + CODEC_NAME_MAX);
+    const codec = new TextDecoder().decode(name.subarray(0, name.indexOf(0) >>> 0));
+    if (!isCodecName(codec)) throw corrupt('its header names no codec');
+    this.codec = codecNamed(this.codecs, codec);
+    return { ...info, codec };
   }
 
   async *payload(): AsyncGenerator<Uint8Array> {
@@ -186,12 +234,19 @@ export class ImageReader {
           return;
         }
         if (length > IMAGE_BLOCK_BYTES) throw corrupt('a block is too long');
-        const block = await this.puller.pull(length);
+        const at = this.codec === undefined ? 0 : 4;
+        const block = await this.puller.pull(at + length);
         if (block === undefined || checksum(block, number) !== words[1])
           throw corrupt(`block ${number} does not verify`);
-        digest = checksum(block, digest);
+        const stored = block.subarray(at);
+        digest = checksum(stored, digest);
         total += length;
-        yield block;
+        if (this.codec === undefined) yield stored;
+        else {
+          const sizeBytes = new Uint32Array(block.buffer, 0, 1)[0];
+          if (sizeBytes < length || sizeBytes > IMAGE_BLOCK_BYTES) throw corrupt('a block has no plausible length');
+          yield uncompressBlock(this.codec, stored, sizeBytes);
+        }
       }
     } finally {
       await this.puller.end();
@@ -200,8 +255,8 @@ export class ImageReader {
 }
 
 /** Reads an image to its end; gives what its header says. */
-export async function verifyImage(chunks: Chunks): Promise<ImageInfo> {
-  const reader = new ImageReader(chunks);
+export async function verifyImage(chunks: Chunks, codecs?: Codecs): Promise<ImageInfo> {
+  const reader = new ImageReader(chunks, codecs);
   const info = await reader.header();
   for await (const block of reader.payload()) void block;
   return info;

@@ -13,6 +13,7 @@ import { DrakkarError, diskErrorOf } from '../errors.ts';
 import type { FileSystem } from '../env/env.ts';
 import { checksum } from '../wire/checksum.ts';
 import { readFileChunks, writeFileChunks } from './image-file.ts';
+import { BUILT_IN_CODECS, type Codecs } from './codec.ts';
 import { verifyImage } from './image.ts';
 
 const NOTHING = new Uint8Array(0);
@@ -25,13 +26,15 @@ export interface OpenedImage {
 export class Snapshotter {
   private readonly fs: FileSystem;
   private readonly dir: string;
+  private readonly codecs: Codecs;
   /** Images being read; they are not removed. */
   private readers: Map<number, number> | undefined;
   private isMade = false;
 
-  constructor(fs: FileSystem, dir: string) {
+  constructor(fs: FileSystem, dir: string, codecs: Codecs = BUILT_IN_CODECS) {
     this.fs = fs;
     this.dir = dir;
+    this.codecs = codecs;
   }
 
   private path(index: number): string {
@@ -47,7 +50,7 @@ export class Snapshotter {
   async receive(index: number, term: number, chunks: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<void> {
     await this.write(index, 'receiving', chunks, async (path) => {
       signal.throwIfAborted();
-      const info = await verifyImage(readFileChunks(this.fs, path));
+      const info = await verifyImage(readFileChunks(this.fs, path), this.codecs);
       if (info.index !== index || info.term !== term) {
         throw new DrakkarError(
           'ERR_SNAPSHOT_CORRUPT',
@@ -63,7 +66,7 @@ export class Snapshotter {
    */
   async stageImport(index: number, bootstrap: Uint8Array, chunks: AsyncIterable<Uint8Array>): Promise<void> {
     const verify = async (path: string): Promise<void> => {
-      await verifyImage(readFileChunks(this.fs, path));
+      await verifyImage(readFileChunks(this.fs, path), this.codecs);
     };
     const target = this.path(index).replace(/snapshot$/, `${stampOf(bootstrap)}.imported`);
     await this.write(index, 'importing', chunks, verify, target);

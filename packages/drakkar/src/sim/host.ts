@@ -15,6 +15,7 @@ import { createTcpTransport } from '../transport/tcp.ts';
 import type { SnapshotHeader } from '../transport/transport.ts';
 import type { Slab } from '../wire/slab.ts';
 import { openWal } from '../wal/wal.ts';
+import { SIMPLE, simpleCodec } from './codec.ts';
 import type { Dice } from './dice.ts';
 import { watchLog, type StateWatcher } from './log.ts';
 import type { Plan } from './plan.ts';
@@ -153,6 +154,8 @@ export class SimHost {
       heartbeatRtt: plan.heartbeatRtt,
       snapshotEntries: plan.snapshotEntries,
       compactionOverhead: plan.compactionOverhead,
+      snapshotCompression: plan.compressesSnapshots ? SIMPLE : 'none',
+      snapshotBlockBytes: plan.snapshotBlockBytes,
       preVote: plan.preVote,
       ...(plan.maxInMemoryLogBytes === 0 ? {} : { maxInMemoryLogBytes: plan.maxInMemoryLogBytes }),
       quiesce: plan.quiesce,
@@ -207,6 +210,7 @@ export class SimHost {
       ...(plan.snapshotReceiveBytesPerSecond === 0
         ? {}
         : { maxSnapshotReceiveBytesPerSecond: plan.snapshotReceiveBytesPerSecond }),
+      snapshotCodecs: [simpleCodec((name) => this.owner.count(name))],
       maxSnapshotSends: plan.maxSnapshotSends,
       maxSnapshotReceives: plan.maxSnapshotReceives,
       logDb: async (context) =>

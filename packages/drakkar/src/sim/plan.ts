@@ -59,6 +59,9 @@ export interface Plan {
   readonly snapshotReceiveBytesPerSecond: number;
   readonly maxSnapshotSends: number;
   readonly maxSnapshotReceives: number;
+  /** Snapshots are compressed, and in blocks of that size. */
+  readonly compressesSnapshots: boolean;
+  readonly snapshotBlockBytes: number;
   /** More disks are lost than can be borne: nothing may be acknowledged after that. */
   readonly losesMajority: boolean;
 }
@@ -141,22 +144,29 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     lullMs,
     connectionAgeMs: drawConnectionAge(dice.stream('certificates')),
     newReleases: allIds.filter(() => releases.chance(newShare)),
-    ...drawSnapshotLimits(dice.stream('snapshots')),
+    ...drawSnapshots(dice.stream('snapshots')),
     losesMajority,
   };
 }
 
-function drawSnapshotLimits(
+function drawSnapshots(
   dice: Dice,
 ): Pick<
   Plan,
-  'snapshotSendBytesPerSecond' | 'snapshotReceiveBytesPerSecond' | 'maxSnapshotSends' | 'maxSnapshotReceives'
+  | 'snapshotSendBytesPerSecond'
+  | 'snapshotReceiveBytesPerSecond'
+  | 'maxSnapshotSends'
+  | 'maxSnapshotReceives'
+  | 'compressesSnapshots'
+  | 'snapshotBlockBytes'
 > {
   return {
     snapshotSendBytesPerSecond: dice.pick([0, 0, 16_384, 65_536]),
     snapshotReceiveBytesPerSecond: dice.pick([0, 0, 16_384, 65_536]),
     maxSnapshotSends: dice.pick([1, 2, 16]),
     maxSnapshotReceives: dice.pick([1, 2, 16]),
+    compressesSnapshots: dice.chance(0.4),
+    snapshotBlockBytes: dice.pick([256, 1024, 262_144]),
   };
 }
 

@@ -8,6 +8,7 @@ import { replicasOf } from '../inspect.ts';
 import { NodeHost } from '../nodehost.ts';
 import { MemoryMachines, type MemoryDisk } from '../testing.ts';
 import { openWal } from '../wal/wal.ts';
+import { simpleCodec } from './codec.ts';
 import { DAMAGE_CODES, DATA_DIR, describe, type SimHost } from './host.ts';
 import { watchMachine } from './machine.ts';
 import type { AnyStateMachine } from '../rsm/state-machine.ts';
@@ -54,6 +55,7 @@ async function open({ host, observer, workload }: Recovery, env: Env): Promise<N
     raftAddress: host.address,
     rttMs: plan.rttMs,
     env,
+    snapshotCodecs: [simpleCodec()],
     logDb: (context) => openWal({ ...context, segmentBytes: plan.segmentBytes }),
   });
   for (const shardId of host.placements.keys()) {
