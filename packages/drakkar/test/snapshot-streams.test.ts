@@ -107,6 +107,25 @@ function deflate(calls: string[]): SnapshotCodec {
   };
 }
 
+test('an image that could not be sent is given up once newer ones replaced it', async () => {
+  const { cluster, away, others } = await awayFrom([1], ['line']);
+  await cluster.open(away);
+  let failed = 0;
+  for (const each of others) {
+    each.on('snapshotSendAborted', () => failed++);
+    each['engine'].transport.sendSnapshot = () => Promise.reject(new Error('not at all'));
+  }
+  await cluster.startReplica(away, 1);
+  await cluster.world.until(() => failed > 1);
+  for (let round = 0; round < 3; round++) {
+    for (let i = 0; i < 3; i++) await cluster.propose(cluster.leaderOf(1), 1, `line ${round} ${i}`);
+    await cluster.settle(cluster.hosts.get(cluster.leaderOf(1))!.requestSnapshot(1));
+  }
+  const { disk } = cluster.machineOf.get(cluster.leaderOf(1))!;
+  assert.equal(disk.paths().filter((path) => path.endsWith('.snapshot')).length, 2);
+  await cluster.close();
+});
+
 test('compressed snapshots: smaller on the disk and on the way, and every host reads them whatever it writes itself', async () => {
   const lines = Array.from({ length: 100 }, (_, i) => `line ${i} of a state that repeats itself again and again`);
   const sizes = new Map<string, number>();

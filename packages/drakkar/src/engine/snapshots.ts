@@ -237,16 +237,22 @@ export class Snapshots {
   private async imageFor(replica: Replica, to: number): Promise<Streamable> {
     if (replica.membership.witnesses.has(to)) {
       const recorded = await this.openRecorded(replica);
-      const { sizeBytes: imageBytes, chunks } = await imageForWitness(recorded.chunks, replica.rsm.codecs);
-      return { ...recorded, chunks, imageBytes };
+      try {
+        const { sizeBytes: imageBytes, chunks } = await imageForWitness(recorded.chunks, replica.rsm.codecs);
+        return { ...recorded, chunks, imageBytes };
+      } catch (error) {
+        await recorded.release();
+        throw error;
+      }
     }
     return replica.rsm.isOnDisk ? this.captureStream(replica) : this.openRecorded(replica);
   }
 
   private async openRecorded(replica: Replica): Promise<Streamable> {
     const { snapshotIndex: index, snapshotTerm: term } = replica;
-    const { chunks, sizeBytes: imageBytes } = await replica.snapshotter.open(index);
-    return { index, term, chunks, imageBytes, release: async () => {} };
+    const { chunks, sizeBytes: imageBytes, release } = await replica.snapshotter.open(index);
+    // Also when nobody came to read any of it: else it would be kept for ever.
+    return { index, term, chunks, imageBytes, release: async () => release() };
   }
 
   /** On-disk: the state between two updates, straight from the store; its size is not known. */

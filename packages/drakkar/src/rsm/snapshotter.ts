@@ -21,6 +21,8 @@ const NOTHING = new Uint8Array(0);
 export interface OpenedImage {
   readonly sizeBytes: number;
   readonly chunks: AsyncIterable<Uint8Array>;
+  /** It is not read any more; by itself when `chunks` were read or given up. */
+  readonly release: () => void;
 }
 
 export class Snapshotter {
@@ -103,7 +105,11 @@ export class Snapshotter {
       throw new DrakkarError('ERR_SNAPSHOT_CORRUPT', `${path} is missing though the log names it`);
     const readers = (this.readers ??= new Map());
     readers.set(index, (readers.get(index) ?? 0) + 1);
-    const release = (): void => void readers.set(index, readers.get(index)! - 1);
+    let isHeld = true;
+    const release = (): void => {
+      if (isHeld) readers.set(index, readers.get(index)! - 1);
+      isHeld = false;
+    };
     const source = readFileChunks(this.fs, path);
     async function* chunks(): AsyncGenerator<Uint8Array> {
       try {
@@ -112,7 +118,7 @@ export class Snapshotter {
         release();
       }
     }
-    return { sizeBytes: stat.sizeBytes, chunks: chunks() };
+    return { sizeBytes: stat.sizeBytes, chunks: chunks(), release };
   }
 
   /** Indexes of whole images, ascending. */

@@ -31,7 +31,7 @@ export async function imageForWitness(chunks: AsyncIterable<Uint8Array>, codecs:
   const pieces: Uint8Array[] = [];
   for await (const piece of encodeImage({ ...info, flags: 0 }, sections)) pieces.push(piece);
   const sizeBytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
-  return { sizeBytes, chunks: each(pieces) };
+  return { sizeBytes, chunks: each(pieces), release() {} };
 }
 
 async function* each(pieces: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
