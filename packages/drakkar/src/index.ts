@@ -67,6 +67,7 @@ export type { LogDb, LogSink, RecoveredShard, ReplicaPin, ShardState } from './w
 export { openWal, type WalOptions } from './wal/wal.ts';
 export type {
   HostIdentity,
+  ImageFrom,
   InboundSession,
   Peer,
   Resolve,

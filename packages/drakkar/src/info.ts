@@ -199,7 +199,8 @@ function progressOf(replica: Replica): MemberProgress[] {
 
 export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
   const peers = new Map<string, PeerInfo>();
-  const { sends, receives } = engine.snapshots;
+  const { sends } = engine.snapshots;
+  const receives = engine.arrivals.places;
   for (const replica of engine.replicas.values()) {
     for (const peer of replica.peers) {
       if (peer === undefined) continue;

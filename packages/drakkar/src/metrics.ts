@@ -52,10 +52,10 @@ const HOST_GAUGES: Record<string, readonly [help: string, value: (engine: Engine
     'Snapshots that wait for their turn to be sent.',
     (engine) => engine.snapshots.sends.waitingCount,
   ],
-  snapshots_receiving: ['Snapshots that are received or installed.', (engine) => engine.snapshots.receives.takenCount],
+  snapshots_receiving: ['Snapshots that are received or installed.', (engine) => engine.arrivals.places.takenCount],
   snapshot_receives_waiting: [
     'Offered snapshots that wait for their turn.',
-    (engine) => engine.snapshots.receives.waitingCount,
+    (engine) => engine.arrivals.places.waitingCount,
   ],
   shards_quiesced: ['Replicas that are silent.', (_, replicas) => count(replicas, (r) => r.raft.isQuiesced)],
   peers: ['Hosts that this one sends to.', (_, replicas) => peersOf(replicas).length],
@@ -141,6 +141,14 @@ export function renderMetrics(engine: Engine, events: HostEvents): string {
     engine.counters.diskStalls,
   );
   one('snapshots_failed_total', 'counter', 'Snapshots that could not be taken or sent.', snapshotsFailed);
+  const { snapshotsResumed, snapshotBytesNotSentAgain } = engine.counters;
+  one('snapshots_resumed_total', 'counter', 'Streams that went on where one had broken off.', snapshotsResumed);
+  one(
+    'snapshot_bytes_not_sent_again_total',
+    'counter',
+    'Bytes of snapshots that were here already when their streams went on.',
+    snapshotBytesNotSentAgain,
+  );
   for (const name of ['snapshotsAborted', 'snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk'] as const) {
     one(`${snake(name)}_total`, 'counter', 'Of snapshots: see docs/state-machines.md.', engine.counters[name]);
   }

@@ -144,6 +144,7 @@ test('compressed snapshots: smaller on the disk and on the way, and every host r
     await cluster.assertEqual(1);
     const copy = cluster.machineOf.get(away)!.disk.images.get(path)!;
     assert.equal(copy.sizeBytes, bytes, 'it was sent as it was');
+    await cluster.world.until(() => !cluster.hosts.get(away)!.shardInfo(1).isSnapshotting);
     await cluster.settle(cluster.hosts.get(away)!.requestSnapshot(1, { exportTo: 'backup' }));
     for (const id of [1, 2, 3]) {
       cluster.losePower(id);
@@ -184,5 +185,104 @@ test('a codec of one’s own; a host that does not know it says so to the sender
   await cluster.ready(1);
   assert.ok(calls.includes('uncompress'));
   await cluster.assertEqual(1);
+  await cluster.close();
+});
+
+const LARGE = Array.from({ length: 60 }, (_, i) => `${i} `.padEnd(10_000, 'x'));
+const SLOW = { maxSnapshotSendBytesPerSecond: 200_000 };
+const BLOCKS = { snapshotBlockBytes: 4096 };
+/** What all counters of that name together say. */
+const total = (cluster: TestCluster, name: 'snapshotsResumed' | 'snapshotBytesNotSentAgain'): number =>
+  [...cluster.hosts.values()].reduce((sum, host) => sum + host['engine'].counters[name], 0);
+/** Bytes of the part that a host has received. */
+function partBytes(cluster: TestCluster, id: number): number {
+  const { disk } = cluster.machineOf.get(id)!;
+  const path = disk.paths().find((name) => name.endsWith('.receiving'));
+  return path === undefined ? 0 : disk.images.get(path)!.sizeBytes;
+}
+
+test('scenario 51: a stream that breaks goes on where it broke off, as often as it breaks', async () => {
+  const { cluster, away, others } = await awayFrom([1], LARGE, SLOW, BLOCKS);
+  const host = await cluster.open(away, SLOW);
+  const before = others.reduce((sum, each) => sum + each['engine'].transport.counters.bytesSent, 0);
+  await cluster.startReplica(away, 1);
+  for (let round = 1; round <= 4; round++) {
+    await cluster.world.until(() => partBytes(cluster, away) > round * 100_000, 30_000);
+    for (const id of [1, 2]) cluster.machines.network.reset(`host${id}`, `host${away}`);
+    await cluster.world.run(50);
+    assert.equal(host.info().snapshots.receiving, 0, 'the stream ended');
+  }
+  await cluster.ready(1);
+  const sent = others.reduce((sum, each) => sum + each['engine'].transport.counters.bytesSent, 0) - before;
+  assert.equal(host['engine'].counters.snapshotsResumed, 4);
+  assert.ok(host['engine'].counters.snapshotBytesNotSentAgain > 900_000);
+  assert.ok(sent < 1_000_000, `${sent} bytes were sent, of an image of 600,000`);
+  await cluster.assertEqual(1);
+  await cluster.close();
+});
+
+test('a stream goes on when its receiver was started anew, and after a power cut with what had reached the disk', async () => {
+  for (const end of ['kill', 'losePower'] as const) {
+    const { cluster, away } = await awayFrom([1], LARGE, SLOW, BLOCKS);
+    await cluster.open(away, SLOW);
+    await cluster.startReplica(away, 1);
+    await cluster.world.until(() => partBytes(cluster, away) > 300_000, 30_000);
+    cluster[end](away);
+    const host = await cluster.open(away, SLOW);
+    await cluster.startReplica(away, 1);
+    await cluster.ready(1);
+    assert.equal(host['engine'].counters.snapshotsResumed, end === 'kill' ? 1 : 0);
+    await cluster.assertEqual(1);
+    assert.equal(partBytes(cluster, away), 0);
+    await cluster.close();
+  }
+});
+
+test('scenario 55: after a change of leader the stream begins anew, in its term, and goes on if the image is the same', async () => {
+  const { cluster, away } = await awayFrom([1], LARGE, SLOW, BLOCKS);
+  await cluster.open(away, SLOW);
+  const leader = cluster.leaderOf(1);
+  await cluster.startReplica(away, 1);
+  await cluster.world.until(() => partBytes(cluster, away) > 300_000, 30_000);
+  // The state machine is deterministic, and so is its image: who sends it makes no difference.
+  await cluster.settle(cluster.hosts.get(leader)!.transferLeader(1, leader === 1 ? 2 : 1));
+  await cluster.ready(1);
+  assert.notEqual(cluster.leaderOf(1), leader);
+  await cluster.assertEqual(1);
+  assert.ok(total(cluster, 'snapshotsResumed') > 0);
+  await cluster.close();
+});
+
+test('a newer snapshot in the meantime: what had come of the old one is of no use, and goes', async () => {
+  const { cluster, away, others } = await awayFrom([1], LARGE, SLOW, BLOCKS);
+  const host = await cluster.open(away, SLOW);
+  await cluster.startReplica(away, 1);
+  await cluster.world.until(() => partBytes(cluster, away) > 300_000, 30_000);
+  const [old] = cluster.machineOf
+    .get(away)!
+    .disk.paths()
+    .filter((path) => path.endsWith('.receiving'));
+  await cluster.propose(1, 1, 'newer');
+  for (const each of others) await cluster.settle(each.requestSnapshot(1));
+  for (const id of [1, 2]) cluster.machines.network.reset(`host${id}`, `host${away}`);
+  await cluster.world.run(50);
+  await cluster.ready(1);
+  assert.equal(host['engine'].counters.snapshotsResumed, 0);
+  assert.ok(!cluster.machineOf.get(away)!.disk.paths().includes(old));
+  await cluster.assertEqual(1);
+  await cluster.close();
+});
+
+test('what a broken stream left is kept for an hour', async () => {
+  const { cluster, away } = await awayFrom([1], LARGE, SLOW, BLOCKS);
+  const host = await cluster.open(away, SLOW);
+  await cluster.startReplica(away, 1);
+  await cluster.world.until(() => partBytes(cluster, away) > 300_000, 30_000);
+  for (const id of [1, 2]) cluster.kill(id);
+  await cluster.world.until(() => host.info().snapshots.receiving === 0);
+  await cluster.world.run(3_500_000);
+  assert.ok(partBytes(cluster, away) > 300_000);
+  await cluster.world.run(200_000);
+  assert.equal(partBytes(cluster, away), 0);
   await cluster.close();
 });

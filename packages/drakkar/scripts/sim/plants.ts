@@ -351,6 +351,13 @@ export const PLANTS: readonly Plant[] = [
     kind: 'crash-points',
   },
   {
+    name: 'part-of-a-snapshot-cut-one-block-short',
+    file: 'rsm/image.ts',
+    from: '      sound += BLOCK_HEADER_BYTES + block.length;\n',
+    to: '      sound = BLOCK_HEADER_BYTES + block.length;\n',
+    faults: ['connection-reset', 'crash', 'forced-snapshot', 'slow-network'],
+  },
+  {
     name: 'snapshot-offered-in-a-term-not-led',
     file: 'engine/snapshots.ts',
     from: 'header: SnapshotHeader = { shardId, from, to, term,',

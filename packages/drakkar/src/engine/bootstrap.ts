@@ -127,6 +127,7 @@ function addReplica(
   );
   connectMembers(engine, replica);
   engine.addReplica(replica, outbox);
+  engine.arrivals.forgetPartLater(replica);
   // The first record makes the shard known to the log; later ones are only written when something changes.
   if (known === undefined) replica.raft.saveState();
   return replica;

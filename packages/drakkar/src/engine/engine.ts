@@ -11,7 +11,8 @@ import type { BlockPlace } from '../wire/block-ref.ts';
 import * as quiesce from '../raft/quiesce.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
 import type { LogDb, LogSink, RecoveredShard } from '../wal/logdb.ts';
-import type { HostIdentity, InboundSession, Peer, SnapshotHeader, Transport } from '../transport/transport.ts';
+import type { HostIdentity, InboundSession, Peer, Transport } from '../transport/transport.ts';
+import { Arrivals } from './arrivals.ts';
 import { rolledBack } from './directory.ts';
 import type { EventSink } from './events.ts';
 import { Formats, type OpenFormats } from './formats.ts';
@@ -70,6 +71,9 @@ export interface EngineCounters {
   snapshotsFailed: number;
   /** Given up by their state machines. */
   snapshotsAborted: number;
+  /** Streams that began where an earlier one had broken off, and what they did not need to bring again. */
+  snapshotsResumed: number;
+  snapshotBytesNotSentAgain: number;
   /** Of on-disk state machines: records without an image, images streamed from a store, images given up once they were taken over. */
   snapshotsWithoutState: number;
   imagesStreamed: number;
@@ -103,6 +107,7 @@ export class Engine implements LogSink {
   readonly inbound: Inbound;
   readonly incarnations: Incarnations;
   readonly snapshots: Snapshots;
+  readonly arrivals: Arrivals;
   readonly transfers = new Transfers();
   readonly stages = new Stages();
   readonly trace: Trace;
@@ -120,6 +125,8 @@ export class Engine implements LogSink {
     messagesRefused: 0,
     snapshotsFailed: 0,
     snapshotsAborted: 0,
+    snapshotsResumed: 0,
+    snapshotBytesNotSentAgain: 0,
     snapshotsWithoutState: 0,
     imagesStreamed: 0,
     imagesShrunk: 0,
@@ -185,6 +192,7 @@ export class Engine implements LogSink {
     this.inbound = new Inbound(this);
     this.incarnations = new Incarnations(this);
     this.snapshots = new Snapshots(this, options.snapshotLimits);
+    this.arrivals = new Arrivals(this, options.snapshotLimits);
   }
 
   async start(): Promise<void> {
@@ -202,7 +210,7 @@ export class Engine implements LogSink {
       onPeerUp: (peer) => this.peerUp(peer),
       onPeerDown: (peer) => this.peerDown(peer),
       onConnection: (address, isSnapshot, error) => this.connectionChanged(address, isSnapshot, error),
-      onSnapshot: (from, header, chunks, signal) => this.onSnapshot(from, header, chunks, signal),
+      onSnapshot: (...offer) => this.arrivals.receive(...offer),
     });
     this.ticker.start();
   }
@@ -557,15 +565,6 @@ export class Engine implements LogSink {
       this.pausedSessions.add(from);
       from.pause();
     }
-  }
-
-  private onSnapshot(
-    from: HostIdentity,
-    header: SnapshotHeader,
-    chunks: AsyncIterable<Uint8Array>,
-    signal: AbortSignal,
-  ): Promise<void> {
-    return this.snapshots.receive(from, header, chunks, signal);
   }
 
   private peerUp(peer: Peer): void {

@@ -32,6 +32,8 @@ export const SNAPSHOTS_AT_ONCE_MAX = 64;
 export const SNAPSHOT_SENDS_WAITING_MAX = 4096;
 /** Offered snapshots that wait for their turn; each costs a connection. */
 export const SNAPSHOT_RECEIVES_WAITING_MAX = 64;
+/** What a broken stream left is kept so long for its rest. */
+export const SNAPSHOT_PART_KEEP_MS = 3_600_000;
 /** Least bandwidth that snapshots may be given: below it nothing would ever arrive. */
 export const SNAPSHOT_BYTES_PER_SECOND_MIN = 16 * 1024;
 /** Bandwidth that was not used may be used up to so much later. */

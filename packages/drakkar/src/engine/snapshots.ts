@@ -1,22 +1,24 @@
 /**
- * Snapshots of all shards of an engine: taken, sent to those who need one, received, installed. The order on disk is the
+ * Snapshots of all shards of an engine: taken, and sent to those who need one (`arrivals.ts` has those that come). The order on disk is the
  * whole safety: image durable, then its record, only then older entries and images go (fault F14).
  */
 import { DrakkarError, diskErrorOf } from '../errors.ts';
-import { capture, imageWithoutState, readImage, sync, type Capture } from '../rsm/captures.ts';
-import { meansHost } from '../transport/target.ts';
-import { SIZE_UNKNOWN, type HostIdentity, type Peer, type SnapshotHeader } from '../transport/transport.ts';
-import { isKnown, type Membership } from '../wire/membership.ts';
+import { capture, imageWithoutState, sync, type Capture } from '../rsm/captures.ts';
+import { SIZE_UNKNOWN, type ImageFrom, type Peer, type SnapshotHeader } from '../transport/transport.ts';
+import type { OpenedImage } from '../rsm/snapshotter.ts';
+import { isKnown } from '../wire/membership.ts';
 import { imageForWitness } from '../rsm/witness.ts';
 import { Bandwidth } from './bandwidth.ts';
 import type { Engine } from './engine.ts';
-import { SNAPSHOT_RECEIVES_WAITING_MAX, SNAPSHOT_RETRY_MS, SNAPSHOT_SENDS_WAITING_MAX } from './limits.ts';
-import { connectMembers, followMembership, notMember } from './membership.ts';
+import { SNAPSHOT_RETRY_MS, SNAPSHOT_SENDS_WAITING_MAX } from './limits.ts';
+import { notMember } from './membership.ts';
 import { Places } from './places.ts';
 import type { Replica } from './replica.ts';
 
 interface Streamable extends Capture {
   readonly imageBytes: number;
+  /** Of an image that can be sent from any byte on. */
+  readonly again: Pick<OpenedImage, 'digest' | 'from'> | undefined;
 }
 
 /** A stream under way. */
@@ -39,10 +41,8 @@ export interface SnapshotLimits {
 export class Snapshots {
   /** Whose turn it is; the others wait. */
   readonly sends: Places;
-  readonly receives: Places;
   private readonly engine: Engine;
   private readonly sendBandwidth: Bandwidth;
-  private readonly receiveBandwidth: Bandwidth;
   /** On-disk state machines are asked for one image at a time. */
   private readonly streaming = new Set<Replica>();
   /** Streams under way, by shard and target, so that the core's repeated wish starts only one. */
@@ -51,9 +51,7 @@ export class Snapshots {
   constructor(engine: Engine, limits: SnapshotLimits) {
     this.engine = engine;
     this.sends = new Places('snapshots to be sent', limits.maxSends, SNAPSHOT_SENDS_WAITING_MAX);
-    this.receives = new Places('offered snapshots', limits.maxReceives, SNAPSHOT_RECEIVES_WAITING_MAX);
     this.sendBandwidth = new Bandwidth(engine.env, limits.maxSendBytesPerSecond);
-    this.receiveBandwidth = new Bandwidth(engine.env, limits.maxReceiveBytesPerSecond);
   }
 
   /** After an apply: starts an automatic snapshot when enough entries came since the last. */
@@ -141,7 +139,7 @@ export class Snapshots {
   }
 
   /** Older images go, but for the one before. */
-  private async retain(replica: Replica, newest: number): Promise<void> {
+  async retain(replica: Replica, newest: number): Promise<void> {
     const { shardId, replicaId } = replica;
     for (const index of await replica.snapshotter.retain(newest))
       this.engine.events.emit('snapshotCompacted', { shardId, replicaId, index });
@@ -186,11 +184,14 @@ export class Snapshots {
       const { shardId, replicaId: from } = replica;
       const image = await this.imageFor(replica, to);
       index = image.index;
-      const { imageBytes } = image;
+      const { imageBytes, again } = image;
       const header: SnapshotHeader = { shardId, from, to, term, index, indexTerm: image.term, imageBytes };
+      const offer = again === undefined ? header : { ...header, imageDigest: again.digest };
+      const rest: ImageFrom | undefined =
+        again && ((offsetBytes) => this.sendBandwidth.pace(again.from(offsetBytes), signal));
       try {
         const chunks = this.sendBandwidth.pace(image.chunks, signal);
-        await this.engine.transport.sendSnapshot(peer.address, header, chunks, signal);
+        await this.engine.transport.sendSnapshot(peer.address, offer, chunks, signal, rest);
       } finally {
         await image.release();
       }
@@ -239,7 +240,7 @@ export class Snapshots {
       const recorded = await this.openRecorded(replica);
       try {
         const { sizeBytes: imageBytes, chunks } = await imageForWitness(recorded.chunks, replica.rsm.codecs);
-        return { ...recorded, chunks, imageBytes };
+        return { ...recorded, chunks, imageBytes, again: undefined };
       } catch (error) {
         await recorded.release();
         throw error;
@@ -250,9 +251,10 @@ export class Snapshots {
 
   private async openRecorded(replica: Replica): Promise<Streamable> {
     const { snapshotIndex: index, snapshotTerm: term } = replica;
-    const { chunks, sizeBytes: imageBytes, release } = await replica.snapshotter.open(index);
+    const opened = await replica.snapshotter.open(index);
+    const { chunks, sizeBytes: imageBytes } = opened;
     // Also when nobody came to read any of it: else it would be kept for ever.
-    return { index, term, chunks, imageBytes, release: async () => release() };
+    return { index, term, chunks, imageBytes, again: opened, release: async () => opened.release() };
   }
 
   /** On-disk: the state between two updates, straight from the store; its size is not known. */
@@ -273,7 +275,7 @@ export class Snapshots {
           this.streaming.delete(replica);
           return image.release();
         };
-        return { ...image, imageBytes: SIZE_UNKNOWN, release };
+        return { ...image, imageBytes: SIZE_UNKNOWN, again: undefined, release };
       } finally {
         letGo();
         this.engine.markReady(replica);
@@ -288,132 +290,6 @@ export class Snapshots {
     if (replica.status !== 'running') return;
     replica.raft.reportSnapshot(to, ok, index);
     this.engine.markReady(replica);
-  }
-
-  /** A snapshot arrives: received whole and verified, then installed. Rejecting tells the sender. */
-  async receive(
-    from: HostIdentity,
-    header: SnapshotHeader,
-    chunks: AsyncIterable<Uint8Array>,
-    signal: AbortSignal,
-  ): Promise<void> {
-    this.admit(from, header);
-    const leave = await this.receives.enter(signal);
-    try {
-      // While it waited for its turn, much may have changed.
-      const replica = this.admit(from, header);
-      const either = AbortSignal.any([signal, replica.stopSignal]);
-      await this.receiveInTurn(replica, header, this.receiveBandwidth.pace(chunks, either), either);
-    } finally {
-      leave();
-    }
-  }
-
-  /** The replica that the snapshot is for. Throws when it is not wanted. */
-  private admit(from: HostIdentity, header: SnapshotHeader): Replica {
-    const replica = this.engine.replicas.get(header.shardId);
-    if (replica === undefined || replica.replicaId !== header.to) {
-      throw new DrakkarError('ERR_SHARD_NOT_FOUND', `replica ${header.to} of shard ${header.shardId} is not here`);
-    }
-    if (replica.status !== 'running') throw replica.unavailable();
-    const isMember = replica.raft.memberOf(header.from) !== undefined;
-    const isHere = isMember
-      ? meansHost(replica.peerOf(header.from)?.address ?? '', from)
-      : header.term >= replica.raft.term && this.engine.incarnations.admitsStranger(replica, header.from, from);
-    if (!isHere) {
-      throw new DrakkarError('ERR_PEER_REFUSED', `replica ${header.from} does not live at ${from.raftAddress}`);
-    }
-    const { raft } = replica;
-    if (header.index <= raft.commitIndex || !raft.admitSnapshot(header.term, header.from)) {
-      throw new DrakkarError('ERR_REJECTED', 'the snapshot is older than what this replica has');
-    }
-    if (replica.isSnapshotting || replica.isRestoring) {
-      throw new DrakkarError('ERR_SYSTEM_BUSY', 'another snapshot of this shard is under way');
-    }
-    return replica;
-  }
-
-  private async receiveInTurn(
-    replica: Replica,
-    header: SnapshotHeader,
-    chunks: AsyncIterable<Uint8Array>,
-    signal: AbortSignal,
-  ): Promise<void> {
-    replica.isSnapshotting = true;
-    try {
-      await replica.snapshotter.receive(header.index, header.indexTerm, chunks, signal);
-      this.engine.events.emit('snapshotReceived', {
-        shardId: replica.shardId,
-        replicaId: replica.replicaId,
-        index: header.index,
-        from: header.from,
-      });
-      if (replica.status !== 'running') throw replica.unavailable();
-      await this.install(replica, header);
-    } finally {
-      replica.isSnapshotting = false;
-      this.engine.markReady(replica);
-    }
-  }
-
-  private async install(replica: Replica, header: SnapshotHeader): Promise<void> {
-    const { raft, rsm } = replica;
-    // While the image streamed, the log may have caught up by itself.
-    if (header.index <= raft.commitIndex || !raft.admitSnapshot(header.term, header.from)) {
-      throw new DrakkarError('ERR_REJECTED', 'the snapshot came too late');
-    }
-    replica.isRestoring = raft.isInstalling = true;
-    const release = await rsm.gate.hold();
-    try {
-      const image = await readImage(rsm, (await replica.snapshotter.open(header.index)).chunks);
-      if (!image.hasState) throw new DrakkarError('ERR_SNAPSHOT_CORRUPT', 'the snapshot holds no state');
-      // A crash while a store takes the image over must find it named by the log (fault F15).
-      if (rsm.isOnDisk) {
-        this.takeOver(replica, header, image.membership);
-        await this.engine.whenDurable(replica, raft.writeNumber);
-        if (replica.status !== 'running') throw replica.unavailable();
-      }
-      await image.recover(replica.stopSignal);
-      if (replica.status !== 'running') throw replica.unavailable();
-      if (rsm.isOnDisk) await this.shrink(replica, header);
-      else this.takeOver(replica, header, image.membership);
-      followMembership(this.engine, replica);
-    } catch (cause) {
-      const error = diskErrorOf(cause, `the snapshot at ${header.index}`);
-      // The state machine may hold half an image: nothing may be applied to it or read from it any more.
-      if (replica.status === 'running') this.engine.failReplica(replica, error);
-      throw error;
-    } finally {
-      release();
-      replica.isRestoring = raft.isInstalling = false;
-    }
-    await this.engine.whenDurable(replica, raft.writeNumber);
-    await this.retain(replica, header.index);
-    this.engine.events.emit('snapshotRecovered', {
-      shardId: replica.shardId,
-      replicaId: replica.replicaId,
-      index: header.index,
-    });
-  }
-
-  /** The log begins behind the image from now on. Nothing is applied or read until the state machine has come there, too. */
-  private takeOver(replica: Replica, header: SnapshotHeader, membership: Membership): void {
-    const { raft } = replica;
-    if (replica.status !== 'running') throw replica.unavailable();
-    replica.snapshotIndex = header.index;
-    replica.snapshotTerm = header.indexTerm;
-    // Meanwhile the log may have come there by itself; the record says what is on the disk all the same.
-    if (!raft.restore(header.index, header.indexTerm, membership)) raft.saveState();
-    raft.applied(header.index);
-    connectMembers(this.engine, replica);
-  }
-
-  /** The store has what was in the image. */
-  private async shrink(replica: Replica, header: SnapshotHeader): Promise<void> {
-    const { shardId, rsm } = replica;
-    const info = { shardId, index: header.index, term: header.indexTerm };
-    await replica.snapshotter.save(header.index, imageWithoutState(info, rsm.membership));
-    this.engine.counters.imagesShrunk++;
   }
 }
 

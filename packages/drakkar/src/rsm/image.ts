@@ -183,6 +183,25 @@ class Puller {
   }
 }
 
+function decodeHeader(bytes: Uint8Array | undefined): ImageHeader {
+  if (bytes === undefined) throw corrupt('it is empty');
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset, HEADER_BYTES >>> 2);
+  if (words[0] !== IMAGE_MAGIC || words[15] !== checksumRange(bytes, 0, 60)) throw corrupt('its header is not one');
+  if (words[1] > IMAGE_FORMAT) {
+    throw new DrakkarError(
+      'ERR_DIR_FORMAT',
+      `the snapshot has format ${words[1]}; this version knows up to ${IMAGE_FORMAT}; upgrade`,
+    );
+  }
+  for (let w = 2; w <= 6; w += 2) if (!isU53(words, w)) throw corrupt('its header holds no number');
+  const info = { shardId: getU53(words, 2), index: getU53(words, 4), term: getU53(words, 6), flags: words[8] };
+  if ((words[8] & IMAGE_COMPRESSED) === 0) return info;
+  const name = bytes.subarray(CODEC_AT, CODEC_AT + CODEC_NAME_MAX);
+  const codec = new TextDecoder().decode(name.subarray(0, name.indexOf(0) >>> 0));
+  if (!isCodecName(codec)) throw corrupt('its header names no codec');
+  return { ...info, codec };
+}
+
 /** Checks an image as it streams by; `payload` gives its verified bytes, once. Throws `ERR_SNAPSHOT_CORRUPT`. */
 export class ImageReader {
   private readonly puller: Puller;
@@ -196,24 +215,9 @@ export class ImageReader {
 
   /** Throws `ERR_SNAPSHOT_CODEC`, too. */
   async header(): Promise<ImageHeader> {
-    const bytes = await this.puller.pull(HEADER_BYTES);
-    if (bytes === undefined) throw corrupt('it is empty');
-    const words = new Uint32Array(bytes.buffer);
-    if (words[0] !== IMAGE_MAGIC || words[15] !== checksumRange(bytes, 0, 60)) throw corrupt('its header is not one');
-    if (words[1] > IMAGE_FORMAT) {
-      throw new DrakkarError(
-        'ERR_DIR_FORMAT',
-        `the snapshot has format ${words[1]}; this version knows up to ${IMAGE_FORMAT}; upgrade`,
-      );
-    }
-    for (let w = 2; w <= 6; w += 2) if (!isU53(words, w)) throw corrupt('its header holds no number');
-    const info = { shardId: getU53(words, 2), index: getU53(words, 4), term: getU53(words, 6), flags: words[8] };
-    if ((words[8] & IMAGE_COMPRESSED) === 0) return info;
-    const name = bytes.subarray(CODEC_AT, CODEC_AT + CODEC_NAME_MAX);
-    const codec = new TextDecoder().decode(name.subarray(0, name.indexOf(0) >>> 0));
-    if (!isCodecName(codec)) throw corrupt('its header names no codec');
-    this.codec = codecNamed(this.codecs, codec);
-    return { ...info, codec };
+    const header = decodeHeader(await this.puller.pull(HEADER_BYTES));
+    if (header.codec !== undefined) this.codec = codecNamed(this.codecs, header.codec);
+    return header;
   }
 
   async *payload(): AsyncGenerator<Uint8Array> {
@@ -260,6 +264,50 @@ export async function verifyImage(chunks: Chunks, codecs?: Codecs): Promise<Imag
   const info = await reader.header();
   for await (const block of reader.payload()) void block;
   return info;
+}
+
+/** Bytes at the end of an image that identify it, together with its size, index and term (`digestOf`). */
+export const IMAGE_END_BYTES = END_BYTES;
+
+/** CRC-32 of all that is stored, from the end of an image. */
+export function digestOf(end: Uint8Array): number {
+  return new DataView(end.buffer, end.byteOffset, END_BYTES).getUint32(4, true);
+}
+
+/** Throws as `ImageReader.header` unless an image that begins with `bytes` is of that index and term, and can be read here. */
+export function checkHead(bytes: Uint8Array, index: number, term: number, codecs: Codecs): void {
+  const header = decodeHeader(bytes.slice(0, HEADER_BYTES));
+  if (header.index !== index || header.term !== term)
+    throw corrupt(`it is of index ${header.index}, not of ${index} as announced`);
+  if (header.codec !== undefined) codecNamed(codecs, header.codec);
+}
+
+export const IMAGE_HEAD_BYTES = HEADER_BYTES;
+
+/** How many bytes of an image that may be cut off or torn anywhere are its header and whole blocks; 0 when it is no image of that index and term. */
+export async function soundPart(chunks: Chunks, index: number, term: number): Promise<number> {
+  const puller = new Puller(chunks);
+  let sound = 0;
+  try {
+    const header = decodeHeader(await puller.pull(HEADER_BYTES));
+    if (header.index !== index || header.term !== term) return 0;
+    sound = HEADER_BYTES;
+    const at = header.codec === undefined ? 0 : 4;
+    for (let number = 0; ; number++) {
+      const head = await puller.pull(BLOCK_HEADER_BYTES);
+      if (head === undefined) return sound;
+      const words = new Uint32Array(head.buffer);
+      if (words[0] === 0 || words[0] > IMAGE_BLOCK_BYTES) return sound;
+      const block = await puller.pull(at + words[0]);
+      if (block === undefined || checksum(block, number) !== words[1]) return sound;
+      sound += BLOCK_HEADER_BYTES + block.length;
+    }
+  } catch (error) {
+    if (DrakkarError.is(error)) return sound;
+    throw error;
+  } finally {
+    await puller.end();
+  }
 }
 
 /** A section of the payload behind its length. */

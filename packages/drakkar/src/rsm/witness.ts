@@ -21,7 +21,10 @@ export function createWitnessMachine(): StateMachine {
 }
 
 /** The dummy snapshot for a witness: header and membership of the image, and nothing of its state. */
-export async function imageForWitness(chunks: AsyncIterable<Uint8Array>, codecs: Codecs): Promise<OpenedImage> {
+export async function imageForWitness(
+  chunks: AsyncIterable<Uint8Array>,
+  codecs: Codecs,
+): Promise<Pick<OpenedImage, 'sizeBytes' | 'chunks'>> {
   const reader = new ImageReader(chunks, codecs);
   const info = await reader.header();
   const payload = reader.payload();
@@ -31,7 +34,7 @@ export async function imageForWitness(chunks: AsyncIterable<Uint8Array>, codecs:
   const pieces: Uint8Array[] = [];
   for await (const piece of encodeImage({ ...info, flags: 0 }, sections)) pieces.push(piece);
   const sizeBytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
-  return { sizeBytes, chunks: each(pieces), release() {} };
+  return { sizeBytes, chunks: each(pieces) };
 }
 
 async function* each(pieces: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {

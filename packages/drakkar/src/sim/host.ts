@@ -28,7 +28,7 @@ const RESTART_MS = 400;
 const BACKUPS_MAX = 5;
 /** Between two certificates of a host, in the runs in which hosts have some. */
 const ROTATION_MS = 2500;
-const STORE_COUNTERS = ['snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk'] as const;
+const STORE_COUNTERS = ['snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk', 'snapshotsResumed'] as const;
 export const DATA_DIR = 'data';
 /** Of on-disk state machines: on the same disk, a directory for each shard. */
 export const STORES_DIR = 'stores';
@@ -417,8 +417,8 @@ export class SimHost {
   }
 
   reportCounters(host: NodeHost): void {
-    const { log, counters, snapshots } = engineOf(host);
-    this.owner.count('snapshotsThatWaited', snapshots.sends.waited + snapshots.receives.waited);
+    const { log, counters, snapshots, arrivals } = engineOf(host);
+    this.owner.count('snapshotsThatWaited', snapshots.sends.waited + arrivals.places.waited);
     this.owner.count('diskStalls', counters.diskStalls);
     for (const name of STORE_COUNTERS) this.owner.count(name, counters[name]);
     this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);

@@ -35,7 +35,9 @@ export const SNAPSHOT_CHUNK_BYTES = 256 * 1024;
 export const SNAPSHOT_IDLE_MS = 30_000;
 /** The receiver may take its time to verify and install. */
 export const SNAPSHOT_STATUS_TIMEOUT_MS = 600_000;
+/** A receiver says so often that it is still there, while the sender waits for it … */
+export const SNAPSHOT_ALIVE_MS = 10_000;
+/** … unless it has taken nothing for so long. */
+export const SNAPSHOT_TAKE_MS = 3_600_000;
 /** Chunks received and not consumed before the connection is paused. */
 export const SNAPSHOT_QUEUE_CHUNKS = 8;
-/** The same while the receiver has not begun to take any. */
-export const SNAPSHOT_QUEUE_CHUNKS_BEFORE = 1;

@@ -16,6 +16,7 @@ import { TcpInbound } from './tcp-inbound.ts';
 import { TcpPeer } from './tcp-peer.ts';
 import type {
   HostIdentity,
+  ImageFrom,
   Peer,
   Resolve,
   SnapshotHeader,
@@ -165,13 +166,14 @@ export class TcpTransport implements Transport {
     header: SnapshotHeader,
     chunks: AsyncIterable<Uint8Array>,
     signal: AbortSignal,
+    from?: ImageFrom,
   ): Promise<void> {
     if (this.outboundSnapshots >= SNAPSHOTS_MAX) {
       throw new DrakkarError('ERR_LIMIT', `${SNAPSHOTS_MAX} snapshots are being sent already; this one has to wait`);
     }
     this.outboundSnapshots++;
     try {
-      await sendSnapshotStream(this, target, header, chunks, AbortSignal.any([signal, this.closing.signal]));
+      await sendSnapshotStream(this, target, header, chunks, AbortSignal.any([signal, this.closing.signal]), from);
       this.counters.snapshotsSent++;
     } catch (error) {
       this.counters.snapshotsFailed++;

@@ -32,6 +32,8 @@ export const FrameType = {
   SnapshotChunk: 6,
   SnapshotEnd: 7,
   SnapshotStatus: 8,
+  /** From the receiver of a snapshot: where to begin, and that it is still there. */
+  SnapshotProgress: 9,
   /** Local to the log: records of shard state (`wal/`). */
   Records: 16,
   /** Local to the log: blocks copied out of an old segment, each with its original place. */
