@@ -32,7 +32,7 @@ const badHostOptions: [what: string, options: unknown, message: RegExp][] = [
   [
     'less bandwidth than anything can arrive with',
     { dir: 'd', raftAddress: 'a:1', maxSnapshotSendBytesPerSecond: 100 },
-    /maxSnapshotSendBytesPerSecond is 100; expected a whole number from 16384/,
+    /maxSnapshotSendBytesPerSecond is 100; expected a whole number from 4096/,
   ],
   ['a tick of zero', { dir: 'd', raftAddress: 'a:1', rttMs: 0 }, /rttMs is 0; expected a whole number from 1/],
   ['half a tick', { dir: 'd', raftAddress: 'a:1', rttMs: 1.5 }, /rttMs is 1.5/],

@@ -351,11 +351,18 @@ export const PLANTS: readonly Plant[] = [
     kind: 'crash-points',
   },
   {
-    name: 'part-of-a-snapshot-cut-one-block-short',
-    file: 'rsm/image.ts',
-    from: '      sound += BLOCK_HEADER_BYTES + block.length;\n',
-    to: '      sound = BLOCK_HEADER_BYTES + block.length;\n',
-    faults: ['connection-reset', 'crash', 'forced-snapshot', 'slow-network'],
+    name: 'rest-of-a-snapshot-over-its-beginning',
+    file: 'rsm/image-file.ts',
+    from: 'writeChunk(file, chunk, offsetBytes + sizeBytes)',
+    to: 'writeChunk(file, chunk, sizeBytes)',
+    faults: ['snapshot-break', 'crash', 'forced-snapshot', 'slow-network'],
+  },
+  {
+    name: 'place-of-a-snapshot-not-given-back',
+    file: 'engine/arrivals.ts',
+    from: '    } finally {\n      leave();\n    }',
+    to: '    } finally {\n      void leave;\n    }',
+    faults: ['snapshot-break', 'crash', 'forced-snapshot', 'slow-network'],
   },
   {
     name: 'snapshot-offered-in-a-term-not-led',

@@ -35,11 +35,11 @@ export const SNAPSHOT_RECEIVES_WAITING_MAX = 64;
 /** What a broken stream left is kept so long for its rest. */
 export const SNAPSHOT_PART_KEEP_MS = 3_600_000;
 /** Least bandwidth that snapshots may be given: below it nothing would ever arrive. */
-export const SNAPSHOT_BYTES_PER_SECOND_MIN = 16 * 1024;
+export const SNAPSHOT_BYTES_PER_SECOND_MIN = 4 * 1024;
 /** Bandwidth that was not used may be used up to so much later. */
 export const BANDWIDTH_BURST_MS = 100;
 /** So many streams can share a bound without one of them standing still for more than some seconds. */
-export const BANDWIDTH_PIECES_PER_SECOND = 16;
+export const BANDWIDTH_PIECES_PER_SECOND = 64;
 /** Replicas that one replica listens to and does not know as members yet. */
 export const STRANGERS_MAX = 30;
 /** Ticks that the way to a host stays open which is no member's and was heard of. */

@@ -16,6 +16,7 @@ import type { SnapshotHeader } from '../transport/transport.ts';
 import type { Slab } from '../wire/slab.ts';
 import { openWal } from '../wal/wal.ts';
 import { SIMPLE, simpleCodec } from './codec.ts';
+import { damagesFiles } from './faults.ts';
 import type { Dice } from './dice.ts';
 import { watchLog, type StateWatcher } from './log.ts';
 import type { Plan } from './plan.ts';
@@ -175,6 +176,10 @@ export class SimHost {
 
   get isUp(): boolean {
     return this.host !== undefined && this.host.failed === undefined && !this.isStarting;
+  }
+
+  get isReceivingSnapshot(): boolean {
+    return this.host !== undefined && engineOf(this.host).arrivals.places.takenCount > 0;
   }
 
   /** Starts a process; tries again by itself when a passing fault prevents it. */
@@ -349,6 +354,12 @@ export class SimHost {
       if (generation === this.generation) this.wasRemoved(shardId, replicaId);
     });
     host.on('membershipChanged', () => owner.count('membershipsApplied'));
+    host.on('snapshotSendAborted', ({ shardId, to, error }) => {
+      // What is damaged on its way, its frames tell.
+      if (!error.message.includes('ERR_SNAPSHOT_CORRUPT') || owner.plan.faults.some(damagesFiles)) return;
+      const what = `replica ${to} of shard ${shardId}, from ${this.name}: ${describe(error)}`;
+      owner.fail(new Violation('safety', 'snapshots arrive as they were sent', what));
+    });
     host.on('hostFailed', () => {
       owner.count('hostFailures');
       if (generation === this.generation) this.restartLater('the log failed');

@@ -161,8 +161,8 @@ function drawSnapshots(
   | 'snapshotBlockBytes'
 > {
   return {
-    snapshotSendBytesPerSecond: dice.pick([0, 0, 16_384, 65_536]),
-    snapshotReceiveBytesPerSecond: dice.pick([0, 0, 16_384, 65_536]),
+    snapshotSendBytesPerSecond: dice.pick([0, 4096, 4096, 16_384]),
+    snapshotReceiveBytesPerSecond: dice.pick([0, 4096, 4096, 16_384]),
     maxSnapshotSends: dice.pick([1, 2, 16]),
     maxSnapshotReceives: dice.pick([1, 2, 16]),
     compressesSnapshots: dice.chance(0.4),
