@@ -45,7 +45,7 @@ export interface NodeHostOptions {
   /** Bytes received that wait for the log; above it no connection is read until half of them are written. Default 16 MiB, at least 1 MiB. */
   readonly maxReceiveQueueBytes?: number;
   /**
-   * Bytes per second that all snapshots to other hosts together may take, at least 16 KiB; messages and entries are not counted and not held up.
+   * Bytes per second that all snapshots to other hosts together may take, at least 4 KiB; messages and entries are not counted and not held up.
    * Default: no bound.
    */
   readonly maxSnapshotSendBytesPerSecond?: number;
@@ -136,6 +136,13 @@ export interface SnapshotOptions extends CallOptions {
    * compacted, and the copy is nobody's but yours.
    */
   readonly exportTo?: string;
+  /** Entries kept in the log behind this snapshot, in place of the replica's `compactionOverhead`. */
+  readonly compactionOverhead?: number;
+  /**
+   * The log goes up to this entry, or to the snapshot where that is less; instead of `compactionOverhead`. What was compacted before stays
+   * compacted. Followers that need what is gone are sent a snapshot.
+   */
+  readonly compactToIndex?: number;
 }
 
 /** Options of `propose`, of a host, a handle or a session. */
@@ -391,7 +398,12 @@ function isRole(value: unknown): boolean {
   return value === 'voter' || value === 'non-voting' || value === 'witness';
 }
 
-const SNAPSHOT_RULES: Record<keyof SnapshotOptions, Rule> = { ...CALL_RULES, exportTo: isText };
+const SNAPSHOT_RULES: Record<keyof SnapshotOptions, Rule> = {
+  ...CALL_RULES,
+  exportTo: isText,
+  compactionOverhead: isInteger(0, MAX_ID),
+  compactToIndex: isInteger(0, MAX_ID),
+};
 
 const PROPOSE_RULES: Record<keyof ProposeOptions, Rule> = { ...CALL_RULES, onCommit: isFunction };
 
@@ -492,6 +504,19 @@ export function checkCallOptions(what: string, options: CallOptions): void {
 
 export function checkSnapshotOptions(options: SnapshotOptions): void {
   check('requestSnapshot', options, SNAPSHOT_RULES);
+  const { compactionOverhead, compactToIndex, exportTo } = options;
+  if (compactionOverhead !== undefined && compactToIndex !== undefined) {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      'requestSnapshot: both compactionOverhead and compactToIndex are given; expected one',
+    );
+  }
+  if (exportTo !== undefined && (compactionOverhead ?? compactToIndex) !== undefined) {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      'requestSnapshot: exportTo is given with compactionOverhead or compactToIndex; expected none: an export compacts nothing',
+    );
+  }
 }
 
 export function checkProposeOptions(what: string, options: ProposeOptions): void {

@@ -495,7 +495,8 @@ export class NodeHost {
 
   /**
    * Takes a snapshot of this host's replica now, and compacts the log behind it. With `exportTo` it goes into that directory instead, whole
-   * and verified, for a backup or for `importSnapshot` of `drakkar/tools`; the log stays as it is.
+   * and verified, for a backup or for `importSnapshot` of `drakkar/tools`; the log stays as it is. When nothing was applied since the
+   * last snapshot, that one's index is given; its log is compacted further where `compactionOverhead` or `compactToIndex` say so.
    *
    * @throws ERR_INVALID_OPTION, ERR_SHARD_NOT_FOUND, ERR_SYSTEM_BUSY, ERR_DISK_FULL, ERR_DISK_FAILED, ERR_STATE_MACHINE, ERR_TIMEOUT,
    * ERR_ABORTED
@@ -504,12 +505,18 @@ export class NodeHost {
     checkSnapshotOptions(options);
     const replica = this.replicaOf(shardId);
     if (replica.settings.isWitness) throw replica.isWitnessOnly();
-    const { exportTo } = options;
+    const { exportTo, compactionOverhead: overhead, compactToIndex: toIndex } = options;
     if (exportTo !== undefined) {
       const { index } = await this.within(exportSnapshot(replica, exportTo), options, 'the export goes on');
       return { index };
     }
-    return { index: await this.within(this.engine.snapshots.take(replica), options, 'the snapshot goes on') };
+    return {
+      index: await this.within(
+        this.engine.snapshots.take(replica, { overhead, toIndex }),
+        options,
+        'the snapshot goes on',
+      ),
+    };
   }
 
   /** Hands the shard's leadership to another voter; resolves when it leads. Call it on the leader's host. */

@@ -38,6 +38,14 @@ export interface SnapshotLimits {
   readonly maxReceives: number;
 }
 
+/** How much of the log goes with a snapshot; as the replica's settings say, unless one of the two does. */
+export interface Compaction {
+  /** Entries kept behind the snapshot. */
+  readonly overhead?: number | undefined;
+  /** The last entry that goes, never one behind the snapshot. */
+  readonly toIndex?: number | undefined;
+}
+
 export class Snapshots {
   /** Whose turn it is; the others wait. */
   readonly sends: Places;
@@ -64,8 +72,8 @@ export class Snapshots {
     this.take(replica).catch((error: unknown) => this.reportFailure(replica, error));
   }
 
-  /** Takes a snapshot now; gives its index, also when nothing was applied since the last one. */
-  async take(replica: Replica): Promise<number> {
+  /** Takes a snapshot now; gives its index, also when nothing was applied since the last one: then only the log is compacted, if that is asked for. */
+  async take(replica: Replica, compaction: Compaction = {}): Promise<number> {
     if (replica.status !== 'running') throw replica.unavailable();
     if (replica.isSnapshotting || replica.isRestoring || replica.rsm.busy) {
       throw new DrakkarError('ERR_SYSTEM_BUSY', `a snapshot of shard ${replica.shardId} is under way; try again later`);
@@ -73,14 +81,14 @@ export class Snapshots {
     if (!isKnown(replica.membership)) throw notMember(replica) ?? replica.unavailable();
     replica.isSnapshotting = true;
     try {
-      if (replica.rsm.isOnDisk) return await this.takeWithoutState(replica);
-      if (replica.rsm.appliedIndex === replica.snapshotIndex) return replica.snapshotIndex;
+      if (replica.rsm.isOnDisk) return await this.takeWithoutState(replica, compaction);
+      if (replica.rsm.appliedIndex === replica.snapshotIndex) return this.compactAgain(replica, compaction);
       const image = capture(replica.rsm, replica.stopSignal);
       const { index, term } = image;
       try {
         await replica.snapshotter.save(index, image.chunks);
         if (replica.status !== 'running') throw replica.unavailable();
-        await this.record(replica, index, term);
+        await this.record(replica, index, term, compaction);
       } finally {
         await image.release();
       }
@@ -95,7 +103,7 @@ export class Snapshots {
   }
 
   /** On-disk: what is stored is made durable and recorded, with no image; then the log may go (fault F15). */
-  private async takeWithoutState(replica: Replica): Promise<number> {
+  private async takeWithoutState(replica: Replica, compaction: Compaction): Promise<number> {
     const { rsm, shardId } = replica;
     const release = await rsm.gate.hold();
     let index: number;
@@ -104,7 +112,7 @@ export class Snapshots {
       if (replica.status !== 'running') throw replica.unavailable();
       index = rsm.appliedIndex;
       term = rsm.appliedTerm;
-      if (index <= replica.snapshotIndex || rsm.isReplaying) return replica.snapshotIndex;
+      if (index <= replica.snapshotIndex || rsm.isReplaying) return this.compactAgain(replica, compaction);
       await rsm.storeIndex();
       await sync(rsm);
     } finally {
@@ -114,28 +122,37 @@ export class Snapshots {
     await replica.snapshotter.save(index, imageWithoutState({ shardId, index, term }, rsm.membership));
     if (replica.status !== 'running') throw replica.unavailable();
     this.engine.counters.snapshotsWithoutState++;
-    await this.record(replica, index, term);
+    await this.record(replica, index, term, compaction);
     return index;
   }
 
   /** Records a durable image, waits until the record is durable, then gives up what it replaces. */
-  private async record(replica: Replica, index: number, term: number): Promise<void> {
+  private async record(replica: Replica, index: number, term: number, compaction: Compaction = {}): Promise<void> {
     replica.snapshotIndex = index;
     replica.snapshotTerm = term;
     replica.raft.saveState();
     await this.engine.whenDurable(replica, replica.raft.writeNumber);
-    const compactTo = index - replica.settings.compactionOverhead;
-    if (compactTo > replica.raft.log.compactedIndex) {
-      replica.raft.compact(compactTo);
-      replica.raft.saveState(); // the log learns from the record what it may free
-      this.engine.events.emit('logCompacted', {
-        shardId: replica.shardId,
-        replicaId: replica.replicaId,
-        index: compactTo,
-      });
-    }
+    this.compact(replica, index, compaction);
     await this.retain(replica, index);
     this.engine.events.emit('snapshotCreated', { shardId: replica.shardId, replicaId: replica.replicaId, index });
+  }
+
+  /** Behind the durable snapshot at `index`. */
+  private compact(replica: Replica, index: number, { overhead, toIndex }: Compaction): void {
+    const { shardId, replicaId, raft, settings } = replica;
+    const compactTo = Math.min(index, toIndex ?? index - (overhead ?? settings.compactionOverhead));
+    if (compactTo <= raft.log.compactedIndex) return;
+    raft.compact(compactTo);
+    raft.saveState(); // the log learns from the record what it may free
+    this.engine.events.emit('logCompacted', { shardId, replicaId, index: compactTo });
+  }
+
+  /** The newest snapshot is as good as another one. */
+  private compactAgain(replica: Replica, compaction: Compaction): number {
+    const { snapshotIndex } = replica;
+    const isAsked = compaction.overhead !== undefined || compaction.toIndex !== undefined;
+    if (isAsked && snapshotIndex > 0) this.compact(replica, snapshotIndex, compaction);
+    return snapshotIndex;
   }
 
   /** Older images go, but for the one before. */
