@@ -240,7 +240,7 @@ export class Snapshotter {
   }
 
   /**
-   * At the start: what a crash left behind goes, and an import whose record is durable ends. `recorded` is the index that the log names, 0 for
+   * At the start: what a crash left behind goes, but for the newest part of an image to come, and an import whose record is durable ends. `recorded` is the index that the log names, 0 for
    * none, `bootstrap` the shard's bootstrap record.
    */
   async processOrphans(recorded: number, bootstrap: Uint8Array = NOTHING): Promise<void> {
@@ -248,11 +248,14 @@ export class Snapshotter {
     const names = await this.fs.list(this.dir);
     const newestPart = names.findLast((name) => PART.test(name));
     this.hasPart = newestPart !== undefined && Number.parseInt(newestPart, 16) > recorded;
+    const isImage = (name: string): boolean => /^[0-9a-f]{16}\.snapshot$/.test(name);
+    // A crash may have come between a record and what it replaces.
+    const before = names.findLast((name) => isImage(name) && Number.parseInt(name, 16) < recorded);
     for (const name of names) {
       if (this.hasPart && name === newestPart) continue;
       const path = `${this.dir}/${name}`;
       const isTemporary = /^[0-9a-f]{16}\.(generating|receiving|importing|files)$/.test(name) || PART.test(name);
-      const isUnrecorded = /^[0-9a-f]{16}\.snapshot$/.test(name) && Number.parseInt(name, 16) > recorded;
+      const isUnrecorded = isImage(name) && Number.parseInt(name, 16) !== recorded && name !== before;
       const imported = /^([0-9a-f]{16})\.([0-9a-f]{8})\.imported$/.exec(name);
       if (imported !== null && Number.parseInt(imported[1], 16) === recorded && imported[2] === stampOf(bootstrap)) {
         await this.fs.rename(path, this.path(recorded));
