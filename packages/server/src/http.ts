@@ -317,6 +317,7 @@ function status({ host, store }: HttpContext): object {
       ...(shard.state === 'running' ? { digest: host.hash(shard.shardId) } : {}),
     })),
     peers: info.peers,
+    snapshots: info.snapshots,
     log: info.log,
   };
 }
