@@ -52,6 +52,7 @@ import { renderMetrics } from './metrics.ts';
 import { createRegistry } from './registry/index.ts';
 import type { KnownHost, Registry } from './registry/registry.ts';
 import { NO_COMPRESSION, codecNamed, codecsOf, type Codecs } from './rsm/codec.ts';
+import { PLAIN } from './rsm/image.ts';
 import type { Result, StateMachineFactory } from './rsm/state-machine.ts';
 import type { ShardView } from './registry/shard-views.ts';
 import { Session } from './session.ts';
@@ -269,7 +270,10 @@ export class NodeHost {
           maxPayloadBytes: options.maxPayloadBytes ?? DEFAULTS.maxPayloadBytes,
           snapshotsDir: this.directory.snapshotsDir,
           codecs: this.codecs,
-          packing: { codec, blockBytes: options.snapshotBlockBytes },
+          packing:
+            codec === undefined && options.snapshotBlockBytes === undefined
+              ? PLAIN
+              : { codec, blockBytes: options.snapshotBlockBytes },
           signal: this.stopping.signal,
         },
         factory,

@@ -64,6 +64,9 @@ export interface Packing {
   readonly blockBytes?: number | undefined;
 }
 
+/** One object for all replicas that want nothing else. */
+export const PLAIN: Packing = {};
+
 export type ImageHeader = Required<Omit<ImageInfo, 'codec'>> & Pick<ImageInfo, 'codec'>;
 
 const corrupt = (why: string): DrakkarError =>
@@ -75,7 +78,7 @@ type Chunks = AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 export async function* encodeImage(
   info: ImageInfo,
   payload: Chunks,
-  packing: Packing = {},
+  packing: Packing = PLAIN,
 ): AsyncGenerator<Uint8Array> {
   const { codec, blockBytes = IMAGE_BLOCK_BYTES } = packing;
   const header = new Uint8Array(HEADER_BYTES);

@@ -29,7 +29,7 @@ import { capture, readImage } from './captures.ts';
 import { BUILT_IN_CODECS, type Codecs } from './codec.ts';
 import { BATCH_MAX, BatchCursor, EntryBatch } from './entries.ts';
 import { Gate } from './gate.ts';
-import type { Packing } from './image.ts';
+import { PLAIN, type Packing } from './image.ts';
 import { changeMembership } from './membership.ts';
 import type { Session } from './session.ts';
 import { SESSIONS_MAX, Sessions } from './sessions.ts';
@@ -103,7 +103,7 @@ export class Rsm {
     this.membership = options.membership;
     this.maxSessions = options.maxSessions ?? SESSIONS_MAX;
     this.files = options.files;
-    this.packing = options.packing ?? {};
+    this.packing = options.packing ?? PLAIN;
     this.codecs = options.codecs ?? BUILT_IN_CODECS;
     this.sessions = new Sessions(this.maxSessions);
     // An update that takes its time keeps its batch to itself.

@@ -83,7 +83,7 @@ test('streams that share a bound all go on, none of them stands still', async ()
     });
   };
   await world.settle(Promise.all(Array.from({ length: 64 }, run)), 1_000_000);
-  assert.ok(longestMs > 1000 && longestMs < 10_000, `${longestMs} ms`);
+  assert.ok(longestMs > 500 && longestMs < 3000, `${longestMs} ms`);
 });
 
 test('who waits for bandwidth hears of its abort at once, and its source is closed', async () => {
