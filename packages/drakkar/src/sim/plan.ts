@@ -144,13 +144,14 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     lullMs,
     connectionAgeMs: drawConnectionAge(dice.stream('certificates')),
     newReleases: allIds.filter(() => releases.chance(newShare)),
-    ...drawSnapshots(dice.stream('snapshots')),
+    ...drawSnapshots(dice.stream('snapshots'), faults.includes('session-flood')),
     losesMajority,
   };
 }
 
 function drawSnapshots(
   dice: Dice,
+  hasFlood: boolean,
 ): Pick<
   Plan,
   | 'snapshotSendBytesPerSecond'
@@ -160,9 +161,11 @@ function drawSnapshots(
   | 'compressesSnapshots'
   | 'snapshotBlockBytes'
 > {
+  // Thousands of sessions must get through, too, within the time that progress may take.
+  const scale = hasFlood ? 64 : 1;
   return {
-    snapshotSendBytesPerSecond: dice.pick([0, 4096, 4096, 16_384]),
-    snapshotReceiveBytesPerSecond: dice.pick([0, 4096, 4096, 16_384]),
+    snapshotSendBytesPerSecond: scale * dice.pick([0, 4096, 4096, 16_384]),
+    snapshotReceiveBytesPerSecond: scale * dice.pick([0, 4096, 4096, 16_384]),
     maxSnapshotSends: dice.pick([1, 2, 16]),
     maxSnapshotReceives: dice.pick([1, 2, 16]),
     compressesSnapshots: dice.chance(0.4),
