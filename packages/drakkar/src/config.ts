@@ -1,7 +1,7 @@
 /** Options of a host and of a replica: what they mean, their defaults, and one table that checks them. */
 import { DrakkarError } from './errors.ts';
 import type { Env, Logger } from './env/env.ts';
-import { ADDRESS_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
+import { ADDRESS_MAX_BYTES, ENGINES_MAX, MEMBERS_MAX } from './wire/limits.ts';
 import type { SlabPool } from './wire/slab.ts';
 import type { LogDb } from './wal/logdb.ts';
 import type { GossipOptions } from './registry/gossip.ts';
@@ -29,6 +29,13 @@ export interface NodeHostOptions {
   readonly gossip?: GossipOptions;
   /** Another way to find hosts by what members name them by. Instead of `gossip`. */
   readonly registry?: (context: RegistryContext) => Registry;
+  /**
+   * Engines: more than one run in threads of their own, each with its shards, log and sockets, and state machines are named by module
+   * then. May change between starts, and differ between hosts. Default 1: everything in this thread.
+   */
+  readonly engines?: number;
+  /** Ports of engines 1, 2, … to listen at. Default: free ones, which engine 0 tells the other hosts. */
+  readonly enginePorts?: readonly number[];
   /** Any pino-shaped logger. Default: silence. */
   readonly logger?: Logger;
   /** The outside world; for tests and simulation. Default: this machine. */
@@ -42,6 +49,8 @@ export interface NodeHostOptions {
     listenAddress: string;
     pool: SlabPool;
     resolve: Resolve;
+    /** The number of the engine it is for. */
+    engine: number;
   }) => Transport;
 }
 
@@ -155,6 +164,12 @@ const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
   },
   gossip: isObject,
   registry: isFunction,
+  engines: isInteger(1, ENGINES_MAX),
+  enginePorts: {
+    allowed: 'an array of ports from 0 to 65535',
+    accepts: (value) =>
+      Array.isArray(value) && value.every((port) => Number.isSafeInteger(port) && port >= 0 && port <= 65535),
+  },
   logger: isLogger,
   env: isObject,
   logDb: isFunction,
@@ -243,6 +258,25 @@ export function checkHostOptions(options: NodeHostOptions): void {
   }
 }
 
+/** What several engines need of the outside world, and cannot be given. */
+export function checkThreads(options: NodeHostOptions, threads: Env['threads']): void {
+  if ((options.engines ?? 1) === 1) return;
+  if (threads === undefined) {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      `NodeHost.open: engines is ${options.engines}; this env has no threads`,
+    );
+  }
+  if (threads.isInProcess) return;
+  for (const name of ['env', 'logDb', 'transport'] as const) {
+    if (options[name] === undefined) continue;
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      `NodeHost.open: ${name} cannot be handed to another thread; leave it out, or set engines to 1`,
+    );
+  }
+}
+
 export function checkReplicaOptions(options: ReplicaOptions): void {
   check('startReplica', options, REPLICA_RULES);
   const electionRtt = options.electionRtt ?? DEFAULTS.electionRtt;
@@ -271,6 +305,7 @@ export function checkSnapshotOptions(options: SnapshotOptions): void {
 
 export const DEFAULTS = {
   deploymentId: 1,
+  engines: 1,
   rttMs: 20,
   timeoutMs: 5000,
   electionRtt: 50,

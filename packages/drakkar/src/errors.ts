@@ -31,6 +31,7 @@ export const ERROR_TABLE = {
   ERR_DIR_FORMAT: no,
   ERR_DIR_PERMISSIONS: no,
   ERR_DIR_CORRUPT: no,
+  ERR_ENGINE_FAILED: unknown,
   // Shards and replicas.
   ERR_SHARD_NOT_FOUND: no,
   ERR_SHARD_EXISTS: no,

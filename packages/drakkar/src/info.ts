@@ -28,6 +28,8 @@ export interface MemberProgress {
 export interface ShardInfo {
   readonly shardId: number;
   readonly replicaId: number;
+  /** Which of the host's engines it lives in; 0 where there is one. */
+  readonly engine: number;
   readonly state: ReplicaStatus;
   readonly failure: DrakkarError | undefined;
   readonly role: Role;
@@ -96,6 +98,7 @@ export function describeShard(replica: Replica): ShardInfo {
   return {
     shardId: replica.shardId,
     replicaId: replica.replicaId,
+    engine: replica.engine.number,
     state: replica.status,
     failure: replica.failure,
     role: raft.role,
@@ -143,6 +146,76 @@ function progressOf(replica: Replica): MemberProgress[] {
     });
   }
   return progress;
+}
+
+/** What is left of a shard whose thread died. */
+export function failedShard(shardId: number, replicaId: number, engine: number, failure: DrakkarError): ShardInfo {
+  return {
+    shardId,
+    replicaId,
+    engine,
+    state: 'failed',
+    failure,
+    role: 'follower',
+    leaderId: 0,
+    term: 0,
+    commitIndex: 0,
+    appliedIndex: 0,
+    durableIndex: 0,
+    firstIndex: 0,
+    lastIndex: 0,
+    snapshotIndex: 0,
+    pendingProposals: 0,
+    pendingReads: 0,
+    applyLagEntries: 0,
+    unappliedBytes: 0,
+    sessions: 0,
+    isSnapshotting: false,
+    members: {},
+    configChangeIndex: 0,
+    progress: [],
+  };
+}
+
+/** The parts of a host as one: connections to the same host and counters are added up. */
+export function mergeInfo(
+  dir: string,
+  identity: HostIdentity,
+  parts: readonly HostInfo[],
+  lost: readonly ShardInfo[],
+  failure: DrakkarError | undefined,
+): HostInfo {
+  const peers = new Map<string, PeerInfo>();
+  const log: Record<string, number> = {};
+  for (const part of parts) {
+    for (const peer of part.peers) addPeer(peers, peer);
+    for (const [name, value] of Object.entries(part.log)) log[name] = (log[name] ?? 0) + value;
+  }
+  const shards = [...parts.flatMap((part) => part.shards), ...lost];
+  return {
+    hostId: identity.hostId,
+    dir,
+    raftAddress: identity.raftAddress,
+    listenAddress: parts[0]?.listenAddress ?? identity.raftAddress,
+    deploymentId: identity.deploymentId,
+    startCounter: countOf(identity.startCounter),
+    failure,
+    uptimeMs: Math.max(0, ...parts.map((part) => part.uptimeMs)),
+    isDiskFull: parts.some((part) => part.isDiskFull),
+    stopped: parts.flatMap((part) => part.stopped),
+    shards: shards.sort((a, b) => a.shardId - b.shardId),
+    peers: [...peers.values()],
+    log,
+  };
+}
+
+function addPeer(peers: Map<string, PeerInfo>, { address, connected, queuedBytes }: PeerInfo): void {
+  const known = peers.get(address);
+  peers.set(address, {
+    address,
+    connected: connected && known?.connected !== false,
+    queuedBytes: queuedBytes + (known?.queuedBytes ?? 0),
+  });
 }
 
 export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {

@@ -81,13 +81,19 @@ export class ReplicaView {
 
 const views = new WeakMap<Replica, ReplicaView>();
 
-export function engineOf(host: NodeHost): Engine {
-  return host['engine'];
+/** The engines of `host`, those in simulated threads included. */
+export function* enginesOf(host: NodeHost): IterableIterator<Engine> {
+  yield* host['engines'].all;
+  for (const part of host['simulated']) yield* part['engines'].all;
+}
+
+function* replicas(host: NodeHost): IterableIterator<Replica> {
+  for (const engine of enginesOf(host)) yield* engine.replicas.values();
 }
 
 /** The replicas that run on `host`, by shard. */
 export function* replicasOf(host: NodeHost): IterableIterator<ReplicaView> {
-  for (const replica of engineOf(host).replicas.values()) {
+  for (const replica of replicas(host)) {
     let view = views.get(replica);
     if (view === undefined) views.set(replica, (view = new ReplicaView(replica)));
     yield view;
@@ -98,7 +104,7 @@ export function* replicasOf(host: NodeHost): IterableIterator<ReplicaView> {
 export function* pinsOf(
   host: NodeHost,
 ): IterableIterator<{ shardId: number; replicaId: number; startCounter: number }> {
-  for (const replica of engineOf(host).replicas.values()) {
+  for (const replica of replicas(host)) {
     const { raft } = replica;
     const isDurable = raft.stateWrite <= raft.durableWrite;
     for (const replicaId of raft.slots) {

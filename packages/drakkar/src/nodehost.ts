@@ -1,39 +1,38 @@
 /**
  * `NodeHost`: one per process and server. Holds the replicas of many shards over one log, one transport and one engine, and is all
- * that most programs need to know.
+ * that most programs need to know. With several engines each runs in a thread, where another `NodeHost` does what this one is asked for.
  */
 import {
   DEFAULTS,
   checkCallOptions,
   checkHostOptions,
   checkReplicaOptions,
+  checkThreads,
   checkSnapshotOptions,
   type CallOptions,
   type NodeHostOptions,
   type ReplicaOptions,
   type SnapshotOptions,
 } from './config.ts';
-import { startReplica } from './engine/bootstrap.ts';
 import { openDirectory, type HostDirectory } from './engine/directory.ts';
-import { Engine } from './engine/engine.ts';
 import type { ProposeCallback } from './engine/pending-ring.ts';
 import type { Replica } from './engine/replica.ts';
+import { EngineThreads, notHere } from './engine-threads.ts';
+import type { Env, ThreadMain } from './env/env.ts';
 import { exportSnapshot } from './engine/snapshot-export.ts';
 import { Trace } from './engine/trace.ts';
 import { createNodeEnv } from './env/node/index.ts';
-import type { Env } from './env/env.ts';
 import { DrakkarError, diskErrorOf } from './errors.ts';
 import { HostEvents, type HostEventName, type HostListener } from './events.ts';
-import { describeHost, describeShard, type HostInfo, type ShardInfo } from './info.ts';
-import { renderMetrics } from './metrics.ts';
+import { describeShard, type HostInfo, type ShardInfo } from './info.ts';
+import { LocalEngines } from './local-engines.ts';
+import { moduleOf, refuseFunction, type StateMachineSource } from './machine-module.ts';
 import { createRegistry } from './registry/index.ts';
 import type { KnownHost, Registry } from './registry/registry.ts';
-import type { Result, StateMachineFactory } from './rsm/state-machine.ts';
+import type { Result } from './rsm/state-machine.ts';
 import { Session } from './session.ts';
-import { ShardHandle } from './shard-handle.ts';
-import { createTcpTransport } from './transport/tcp.ts';
-import { SlabPool } from './wire/slab.ts';
-import { openWal } from './wal/wal.ts';
+import { ShardHandle, type ShardTarget } from './shard-handle.ts';
+import { serveThread, type ServedHost, type ThreadOpening } from './threads/server.ts';
 
 const NO_OPTIONS: CallOptions = {};
 
@@ -41,7 +40,13 @@ export class NodeHost {
   private readonly env: Env;
   private readonly directory: HostDirectory;
   private readonly registry: Registry;
-  private readonly engine: Engine;
+  private readonly options: NodeHostOptions;
+  /** Those of this thread; none when they run in threads of their own. */
+  private readonly engines: LocalEngines;
+  /** What runs in threads: shards are there, and calls go there. */
+  private threads: EngineThreads | undefined;
+  /** The hosts inside, where threads are simulated; for `inspect.ts`. */
+  private readonly simulated: NodeHost[] = [];
   private readonly events: HostEvents;
   private readonly tickMs: number;
   private readonly timeoutMs: number;
@@ -53,87 +58,99 @@ export class NodeHost {
    * Opens the host: takes the directory, reads the log, begins to listen.
    *
    * @throws ERR_INVALID_OPTION, ERR_DIR_LOCKED, ERR_DIR_FOREIGN, ERR_DIR_FORMAT, ERR_DIR_PERMISSIONS, ERR_DIR_CORRUPT,
-   * ERR_ADDRESS_IN_USE, ERR_DISK_FULL, ERR_DISK_FAILED
+   * ERR_ADDRESS_IN_USE, ERR_DISK_FULL, ERR_DISK_FAILED, ERR_ENGINE_FAILED
    */
   static async open(options: NodeHostOptions): Promise<NodeHost> {
     checkHostOptions(options);
     const { logger } = options;
     const env = options.env ?? createNodeEnv(logger === undefined ? {} : { logger });
-    const deploymentId = options.deploymentId ?? DEFAULTS.deploymentId;
+    checkThreads(options, env.threads);
+    const { deploymentId = DEFAULTS.deploymentId, engines = DEFAULTS.engines, dir, raftAddress, hostId } = options;
+    const mayMove = options.gossip !== undefined || options.registry !== undefined;
     try {
-      return await NodeHost.openWith(env, options, deploymentId);
+      const directory = await openDirectory(env, dir, { deploymentId, raftAddress, hostId, mayMove }, engines);
+      try {
+        const registry = createRegistry(options, { env, identity: directory.identity });
+        const host = new NodeHost(env, options, directory, registry);
+        await host.openEngines(engines);
+        return host;
+      } catch (error) {
+        await directory.release();
+        throw error;
+      }
     } catch (error) {
       throw diskErrorOf(error, `the directory ${options.dir}`);
     }
   }
 
-  private static async openWith(env: Env, options: NodeHostOptions, deploymentId: number): Promise<NodeHost> {
-    const { dir, raftAddress, hostId } = options;
-    const mayMove = options.gossip !== undefined || options.registry !== undefined;
-    const directory = await openDirectory(env, dir, { deploymentId, raftAddress, hostId, mayMove });
-    const registry = createRegistry(options, { env, identity: directory.identity });
-    const pool = new SlabPool();
+  private async openEngines(count: number): Promise<void> {
+    await this.registry.start((target) => (this.threads ?? this.engines).addressChanged(target));
     try {
-      const log = await (options.logDb ?? openWal)({ env, dir: directory.walDir, pool });
-      try {
-        const transport = (options.transport ?? createTcpTransport)({
-          env,
-          identity: directory.identity,
-          listenAddress: options.listenAddress ?? options.raftAddress,
-          pool,
-          resolve: (target) => registry.resolve(target),
-        });
-        const trace = new Trace(env.tracing, options.raftAddress);
-        const events = new HostEvents(env, trace);
-        const tickMs = options.rttMs ?? DEFAULTS.rttMs;
-        const engine = new Engine({
-          env,
-          dir: options.dir,
-          log,
-          transport,
-          pool,
-          events,
-          tickMs,
-          identity: directory.identity,
-          trace,
-          condemn: (newestStart) => directory.condemn(newestStart),
-          onFailed: () => void transport.close(),
-        });
-        await registry.start((target) => transport.addressChanged(target));
-        try {
-          await engine.start();
-        } catch (error) {
-          await registry.close();
-          throw error;
-        }
-        const timeoutMs = options.timeoutMs ?? DEFAULTS.timeoutMs;
-        return new NodeHost(env, directory, registry, engine, events, tickMs, timeoutMs);
-      } catch (error) {
-        await log.close();
-        throw error;
-      }
+      if (count === 1) await this.engines.open();
+      else await this.openThreads(count);
     } catch (error) {
-      await directory.release();
+      await this.registry.close();
       throw error;
     }
   }
 
+  private async openThreads(count: number): Promise<void> {
+    const { env, options, directory, registry, events, tickMs } = this;
+    const { logDb, transport } = options;
+    const own = { ...(logDb === undefined ? {} : { logDb }), ...(transport === undefined ? {} : { transport }) };
+    const run: ThreadMain = (side, threadEnv) => {
+      serveThread(side, threadEnv, (opening) => NodeHost.openPart(opening, own, this.simulated));
+    };
+    this.threads = await EngineThreads.open({ env, host: options, directory, registry, events, tickMs, count, run });
+  }
+
+  /** For a thread: the part of a host that runs there. */
+  private static async openPart(
+    { env, directory, registry, options, onEvent }: ThreadOpening,
+    own: Partial<NodeHostOptions>,
+    parts: NodeHost[],
+  ): Promise<ServedHost> {
+    const host = new NodeHost(env, { ...options, ...own } as NodeHostOptions, directory, registry, onEvent);
+    parts.push(host);
+    try {
+      await host.openEngines(1);
+    } catch (error) {
+      throw diskErrorOf(error, `the directory ${host.options.dir}`);
+    }
+    const methods = host.engines.partMethods();
+    const all = host as unknown as typeof methods;
+    return {
+      replicaOf: (shardId) => host.replicaOf(shardId),
+      call: (method, args) => (methods[method] ?? all[method].bind(host))(...args),
+    };
+  }
+
   private constructor(
     env: Env,
+    options: NodeHostOptions,
     directory: HostDirectory,
     registry: Registry,
-    engine: Engine,
-    events: HostEvents,
-    tickMs: number,
-    timeoutMs: number,
+    tap?: ThreadOpening['onEvent'],
   ) {
     this.env = env;
+    this.options = options;
     this.directory = directory;
     this.registry = registry;
-    this.engine = engine;
-    this.events = events;
-    this.tickMs = tickMs;
-    this.timeoutMs = timeoutMs;
+    const trace = new Trace(env.tracing, options.raftAddress);
+    this.events = new HostEvents(env, trace, tap);
+    this.tickMs = options.rttMs ?? DEFAULTS.rttMs;
+    this.timeoutMs = options.timeoutMs ?? DEFAULTS.timeoutMs;
+    const { events, tickMs } = this;
+    this.engines = new LocalEngines({
+      env,
+      options,
+      directory,
+      registry,
+      events,
+      trace,
+      tickMs,
+      isPart: tap !== undefined,
+    });
   }
 
   /** 128 random bits as hex, made with the directory. */
@@ -147,7 +164,7 @@ export class NodeHost {
 
   /** Set when the log failed: nothing runs here any more. */
   get failed(): DrakkarError | undefined {
-    return this.engine.failure;
+    return (this.threads ?? this.engines).failure;
   }
 
   on<K extends HostEventName>(name: K, listener: HostListener<K>): this {
@@ -165,54 +182,44 @@ export class NodeHost {
   /**
    * Starts this host's replica of a shard. At the very first start `members` names all initial members, the same on every host; at
    * a restart it may be left out. Resolves when the state machine is restored from its snapshot; the log behind it is
-   * applied as the shard goes on (`whenReady`).
+   * applied as the shard goes on (`whenReady`). `machine` is a function that makes the state machine, or the module that exports it;
+   * with several engines it is a module, which is loaded in the thread that the shard lives in.
    *
    * @throws ERR_INVALID_OPTION, ERR_SHARD_EXISTS, ERR_SHARD_MISMATCH, ERR_SHARD_NOT_BOOTSTRAPPED, ERR_LOG_CORRUPT,
-   * ERR_SNAPSHOT_CORRUPT, ERR_STATE_MACHINE
+   * ERR_SNAPSHOT_CORRUPT, ERR_STATE_MACHINE, ERR_ENGINE_FAILED
    */
-  async startReplica(options: ReplicaOptions, factory: StateMachineFactory): Promise<void> {
+  async startReplica(options: ReplicaOptions, machine: StateMachineSource): Promise<void> {
     checkReplicaOptions(options);
-    if (typeof factory !== 'function') {
-      throw new DrakkarError(
-        'ERR_INVALID_OPTION',
-        'startReplica: the second argument makes the state machine; expected a function',
-      );
-    }
+    const module = moduleOf(machine);
     this.assertOpen();
-    const { shardId, replicaId } = options;
-    if (this.engine.replicas.has(shardId) || this.starting.has(shardId)) {
+    const { shardId } = options;
+    if (this.engines.find(shardId) !== undefined || this.threads?.isRunning(shardId) || this.starting.has(shardId)) {
       throw new DrakkarError('ERR_SHARD_EXISTS', `shard ${shardId} runs on this host already`);
     }
     this.starting.add(shardId);
     try {
-      await startReplica(
-        this.engine,
-        {
-          shardId,
-          replicaId,
-          members: options.members,
-          electionTicks: options.electionRtt ?? DEFAULTS.electionRtt,
-          heartbeatTicks: options.heartbeatRtt ?? DEFAULTS.heartbeatRtt,
-          preVote: options.preVote ?? true,
-          checkQuorum: options.checkQuorum ?? true,
-          snapshotEntries: options.snapshotEntries ?? DEFAULTS.snapshotEntries,
-          compactionOverhead: options.compactionOverhead ?? DEFAULTS.compactionOverhead,
-          snapshotsDir: this.directory.snapshotsDir,
-        },
-        factory,
-      );
+      if (this.threads === undefined) await this.engines.start(this.engines.placeOf(shardId), options, machine);
+      else {
+        await this.threads.startReplica(options, module ?? refuseFunction());
+        this.handles.delete(shardId); // one of an earlier start
+      }
     } catch (error) {
       throw diskErrorOf(error, `the data of shard ${shardId}`);
     } finally {
       this.starting.delete(shardId);
     }
-    this.events.emit('replicaReady', { shardId, replicaId });
   }
 
   /** Stops this host's replica; the shard goes on elsewhere, and its data stays. Waiting calls end with `ERR_SHARD_STOPPED`. */
   async stopReplica(shardId: number): Promise<void> {
+    if (this.threads !== undefined) {
+      this.assertOpen();
+      await this.threads.stopReplica(shardId);
+      this.handles.delete(shardId);
+      return;
+    }
     const replica = this.replicaOf(shardId);
-    await this.engine.removeReplica(
+    await replica.engine.removeReplica(
       replica,
       new DrakkarError('ERR_SHARD_STOPPED', `shard ${shardId} was stopped on this host`),
     );
@@ -225,7 +232,7 @@ export class NodeHost {
   shard(shardId: number): ShardHandle {
     let handle = this.handles.get(shardId);
     if (handle === undefined) {
-      handle = new ShardHandle(this.replicaOf(shardId), this.tickMs, this.timeoutMs);
+      handle = new ShardHandle(this.targetOf(shardId), this.tickMs, this.timeoutMs);
       this.handles.set(shardId, handle);
     }
     return handle;
@@ -268,7 +275,10 @@ export class NodeHost {
     return this.attempt(() => this.shard(shardId).read(query, options));
   }
 
-  /** Asks the state machine of this host as it is now: fast, and possibly behind. */
+  /**
+   * Asks the state machine of this host as it is now: fast, and possibly behind. With several engines the answer comes from another thread
+   * and this gives a promise of it; `await` is right for both.
+   */
   staleRead(shardId: number, query: unknown): unknown {
     return this.shard(shardId).staleRead(query);
   }
@@ -284,29 +294,31 @@ export class NodeHost {
    */
   async requestSnapshot(shardId: number, options: SnapshotOptions = NO_OPTIONS): Promise<{ index: number }> {
     checkSnapshotOptions(options);
+    if (this.threads !== undefined) return this.pass('requestSnapshot', shardId, [options], options);
     const replica = this.replicaOf(shardId);
     const { exportTo } = options;
     if (exportTo !== undefined) {
       const { index } = await this.within(exportSnapshot(replica, exportTo), options, 'the export goes on');
       return { index };
     }
-    return { index: await this.within(this.engine.snapshots.take(replica), options, 'the snapshot goes on') };
+    return { index: await this.within(replica.engine.snapshots.take(replica), options, 'the snapshot goes on') };
   }
 
   /** Hands the shard's leadership to another voter; resolves when it leads. Call it on the leader's host. */
   async transferLeader(shardId: number, targetReplicaId: number, options: CallOptions = NO_OPTIONS): Promise<void> {
     checkCallOptions('transferLeader', options);
+    if (this.threads !== undefined) return this.pass('transferLeader', shardId, [targetReplicaId, options], options);
     const replica = this.replicaOf(shardId);
     const { raft } = replica;
     if (raft.leaderId === targetReplicaId) return;
     if (raft.leaderId === 0) throw new DrakkarError('ERR_NO_LEADER', `shard ${shardId} has no leader at the moment`);
     const done = new AbortController();
     const ended = raft.isLeader
-      ? this.engine.transfers.wait(replica, targetReplicaId)
+      ? replica.engine.transfers.wait(replica, targetReplicaId)
       : this.untilLeader(replica, targetReplicaId, done.signal);
     ended.catch(() => {});
     raft.transferLeader(targetReplicaId);
-    this.engine.markReady(replica);
+    replica.engine.markReady(replica);
     await this.within(ended, options, 'the transfer may go on').finally(() => done.abort());
   }
 
@@ -324,6 +336,7 @@ export class NodeHost {
   /** Resolves when a leader is known and this replica has applied all that was committed when it was asked. */
   async whenReady(shardId: number, options: CallOptions = NO_OPTIONS): Promise<void> {
     checkCallOptions('whenReady', options);
+    if (this.threads !== undefined) return this.pass('whenReady', shardId, [options], options);
     const replica = this.replicaOf(shardId);
     const deadline = this.env.clock.nowMs() + (options.timeoutMs ?? this.timeoutMs);
     for (;;) {
@@ -343,12 +356,15 @@ export class NodeHost {
     }
   }
 
+  /** With several engines this, `info`, `hash` and `metrics` wait, standing still, until the engines' threads have answered. */
   shardInfo(shardId: number): ShardInfo {
+    this.assertOpen();
+    if (this.threads !== undefined) return this.threads.shardInfo(shardId);
     return describeShard(this.replicaOf(shardId));
   }
 
   info(): HostInfo {
-    return describeHost(this.engine, this.directory.identity);
+    return (this.threads ?? this.engines).info();
   }
 
   /** The hosts that the registry knows, this one included; without gossip, only this one. */
@@ -358,19 +374,23 @@ export class NodeHost {
 
   /** Digests of what is applied here, for comparing replicas at equal `appliedIndex`. */
   hash(shardId: number): { appliedIndex: number; hash: number | undefined; sessionHash: number } {
+    if (this.threads !== undefined) {
+      this.assertOpen();
+      return this.threads.ask(shardId, 'hash', [shardId]);
+    }
     const { rsm } = this.replicaOf(shardId);
     return { appliedIndex: rsm.appliedIndex, hash: rsm.hash(), sessionHash: rsm.sessionHash() };
   }
 
   /** All metrics as Prometheus text. */
   metrics(): string {
-    return renderMetrics(this.engine, this.events);
+    return (this.threads ?? this.engines).metrics();
   }
 
   /** Stops all replicas, waits until what they wrote is durable, and gives the directory free. */
   close(): Promise<void> {
     if (this.closing === undefined) {
-      this.events.emit('hostClosing', { dir: this.engine.dir });
+      this.events.emit('hostClosing', { dir: this.options.dir });
       this.closing = this.shutDown();
     }
     return this.closing;
@@ -383,28 +403,34 @@ export class NodeHost {
   private async shutDown(): Promise<void> {
     this.handles.clear();
     const error = new DrakkarError('ERR_CLOSED', 'the host was closed', { outcome: 'unknown' });
-    await Promise.all([...this.engine.replicas.values()].map((replica) => this.engine.removeReplica(replica, error)));
+    await this.engines.close(error);
+    await this.threads?.close();
     await this.registry.close();
-    await this.engine.close();
-    await this.engine.log.close();
     await this.directory.release();
   }
 
   private assertOpen(): void {
     if (this.closing !== undefined) throw new DrakkarError('ERR_CLOSED', 'the host was closed');
-    if (this.engine.failure !== undefined) throw this.engine.failure;
+    const { failed } = this;
+    if (failed !== undefined) throw failed;
+  }
+
+  private targetOf(shardId: number): ShardTarget {
+    this.assertOpen();
+    return this.threads === undefined ? this.replicaOf(shardId) : this.threads.shard(shardId);
   }
 
   private replicaOf(shardId: number): Replica {
     this.assertOpen();
-    const replica = this.engine.replicas.get(shardId);
-    if (replica === undefined) {
-      throw new DrakkarError(
-        'ERR_SHARD_NOT_FOUND',
-        `shard ${shardId} does not run on this host; start its replica first`,
-      );
-    }
+    const replica = this.engines.find(shardId);
+    if (replica === undefined) throw notHere(shardId);
     return replica;
+  }
+
+  /** To the thread that the shard lives in. */
+  private pass(method: string, shardId: number, args: readonly unknown[], options: CallOptions): Promise<any> {
+    this.assertOpen();
+    return this.threads!.call(shardId, method, [shardId, ...args], options.timeoutMs ?? this.timeoutMs);
   }
 
   private attempt<T>(call: () => Promise<T>): Promise<T> {

@@ -1,20 +1,31 @@
 /** One shard of a host as its callers see it: the shortest way to `propose` and `read`. */
 import { checkCallOptions, type CallOptions } from './config.ts';
 import type { ProposeCallback } from './engine/pending-ring.ts';
-import { BARRIER, type Replica } from './engine/replica.ts';
+import { BARRIER } from './engine/replica.ts';
 import { DrakkarError } from './errors.ts';
 import type { Result } from './rsm/state-machine.ts';
 import type { EntryType, SessionFields } from './wire/entry.ts';
+
+/** A replica of this thread, or what stands for one of another thread. */
+export interface ShardTarget {
+  readonly shardId: number;
+  propose(command: Uint8Array, timeoutTicks: number): Promise<Result>;
+  proposeBatch(commands: readonly Uint8Array[], timeoutTicks: number): Promise<Result[]>;
+  proposeCallback(command: Uint8Array, callback: ProposeCallback, cookie: number, timeoutTicks: number): void;
+  proposeSession(type: EntryType, session: SessionFields, command: Uint8Array, timeoutTicks: number): Promise<Result>;
+  read(query: unknown, timeoutTicks: number): Promise<unknown>;
+  staleRead(query: unknown): unknown;
+}
 
 const NO_OPTIONS: CallOptions = {};
 
 export class ShardHandle {
   readonly shardId: number;
-  private readonly replica: Replica;
+  private readonly replica: ShardTarget;
   private readonly tickMs: number;
   private readonly defaultTicks: number;
 
-  constructor(replica: Replica, tickMs: number, timeoutMs: number) {
+  constructor(replica: ShardTarget, tickMs: number, timeoutMs: number) {
     this.replica = replica;
     this.shardId = replica.shardId;
     this.tickMs = tickMs;
@@ -57,11 +68,7 @@ export class ShardHandle {
 
   /** See `NodeHost.staleRead`. */
   staleRead(query: unknown): unknown {
-    if (this.replica.status !== 'running') throw this.replica.unavailable();
-    if (this.replica.isRestoring) {
-      throw new DrakkarError('ERR_SHARD_NOT_READY', `shard ${this.shardId} is installing a snapshot; try again`);
-    }
-    return this.replica.rsm.lookup(query);
+    return this.replica.staleRead(query);
   }
 
   /** Resolves when everything that was committed at the call is applied here. */

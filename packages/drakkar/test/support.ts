@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { NodeHost, type Entry, type NodeHostOptions, type ReplicaOptions, type StateMachine } from 'drakkar';
 import { MemoryMachines, type MemoryMachine } from 'drakkar/testing';
+import type { Replica } from '../src/engine/replica.ts';
+import { enginesOf } from '../src/inspect.ts';
 import { openWal } from '../src/wal/wal.ts';
 
 export const text = (value: string): Uint8Array => new TextEncoder().encode(value);
@@ -50,19 +52,44 @@ export interface ClusterOptions {
   readonly seed?: number;
   readonly segmentBytes?: number;
   readonly replica?: Partial<ReplicaOptions>;
+  /** Engines of each host, by its id; all hosts have one where it is absent. */
+  readonly engines?: (id: number) => number;
+}
+
+const BALLAST = 1_000_000;
+
+/** The journal as a module that every machine has. */
+export const JOURNAL_MODULE = 'test:journal';
+
+/** The replica itself, wherever on the host it runs. */
+export function replicaOf(host: NodeHost, shardId: number): Replica {
+  for (const engine of enginesOf(host)) {
+    const replica = engine.replicas.get(shardId);
+    if (replica !== undefined) return replica;
+  }
+  throw new Error(`no replica of shard ${shardId}`);
 }
 
 /** `hosts` machines named host1.., each with one NodeHost; shards are placed where a test wants them. */
 export class TestCluster {
+  /** Engines of the hosts of clusters that do not say; a suite may run with several. */
+  static defaultEngines: number | undefined;
+  /** Its first shards are of no interest: what a test starts lives in another engine than 0. */
+  static hasBallast = false;
   readonly machines: MemoryMachines;
   readonly machineOf = new Map<number, MemoryMachine>();
   readonly hosts = new Map<number, NodeHost>();
   private readonly options: ClusterOptions;
+  private readonly engines: ((id: number) => number) | undefined;
 
   constructor(options: ClusterOptions = {}) {
     this.options = options;
+    const count = TestCluster.defaultEngines;
+    this.engines = options.engines ?? (count === undefined ? undefined : () => count);
     this.machines = new MemoryMachines(options.seed ?? 1);
     for (let id = 1; id <= (options.hosts ?? 3); id++) this.machineOf.set(id, this.machines.add(`host${id}`));
+    const exports = { default: () => new Journal() };
+    for (const machine of this.machineOf.values()) machine.modules.set(JOURNAL_MODULE, exports);
   }
 
   get world(): MemoryMachines['world'] {
@@ -88,11 +115,16 @@ export class TestCluster {
         dir: 'data',
         raftAddress: this.addressOf(id),
         env,
+        ...(this.engines === undefined ? {} : { engines: this.engines(id) }),
         logDb: (context) => openWal({ ...context, segmentBytes: this.options.segmentBytes ?? SEGMENT_BYTES }),
         ...more,
       }),
     );
     this.hosts.set(id, host);
+    if (TestCluster.hasBallast) {
+      const ballast = { shardId: BALLAST, replicaId: id, members: this.members(id) };
+      await this.settle(host.startReplica(ballast, { module: JOURNAL_MODULE }));
+    }
     return host;
   }
 
@@ -105,7 +137,8 @@ export class TestCluster {
   ): Promise<void> {
     const members = memberIds === undefined ? {} : { members: this.members(...memberIds) };
     const options = { shardId, replicaId: id, ...members, ...this.options.replica, ...more };
-    await this.settle(this.hosts.get(id)!.startReplica(options, () => new Journal()));
+    const machine = this.engines === undefined ? () => new Journal() : { module: JOURNAL_MODULE };
+    await this.settle(this.hosts.get(id)!.startReplica(options, machine));
   }
 
   /** All hosts with one shard that lives on all of them, ready. */
@@ -148,7 +181,7 @@ export class TestCluster {
   }
 
   lines(id: number, shardId: number): string[] {
-    return this.hosts.get(id)!.staleRead(shardId, 'all') as string[];
+    return replicaOf(this.hosts.get(id)!, shardId).staleRead('all') as string[];
   }
 
   /** Waits until the replicas have applied the same, then compares their digests. */

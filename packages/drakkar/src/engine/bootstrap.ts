@@ -94,7 +94,7 @@ export async function startReplica(
   );
   replica.peers = replica.raft.slots.map((id) => {
     const address = addressOf(rsm.membership, id);
-    return id === replicaId ? undefined : engine.transport.peer(address);
+    return id === replicaId ? undefined : engine.transport.peer(address, shardId);
   });
   replica.verifiedSessions = replica.raft.slots.map(() => 0);
   engine.addReplica(replica, outbox);

@@ -6,13 +6,17 @@
  *     identity.json    format, deployment, ids, address, start counter and those before it, checksum
  *     engine-0/wal/    the log
  *     engine-0/snapshots/<shard>/
+ *     engine-1/…       where there are several
+ *
+ * Which engine a shard lives in is recorded by the state record that its first start writes to that engine's log, and nowhere else: one
+ * truth, as durable as the shard itself.
  */
 import { DrakkarError } from '../errors.ts';
 import { countOf, nextStart } from './incarnation.ts';
 import type { DirectoryLock, Env, FileSystem } from '../env/env.ts';
 import type { HostIdentity } from '../transport/transport.ts';
 import { checksum } from '../wire/checksum.ts';
-import { EARLIER_STARTS_MAX } from '../wire/limits.ts';
+import { EARLIER_STARTS_MAX, ENGINES_MAX } from '../wire/limits.ts';
 
 export const DIRECTORY_FORMAT = 1;
 const IDENTITY_FILE = 'identity.json';
@@ -28,16 +32,22 @@ export interface IdentityRecord {
   readonly startCounter: number;
   /** The starts before it, oldest first; no more than `EARLIER_STARTS_MAX`. */
   readonly earlierStarts: readonly number[];
-  /** Engines that hold shards; one until there are more. */
+  /** Engines that may hold shards: the most there ever were. */
   readonly engines: number;
   /** A start of this directory that it does not remember, but a peer does: it was rolled back and is of no use any more. */
   readonly rolledBackFrom: number;
 }
 
-export interface HostDirectory {
-  readonly identity: HostIdentity;
+export interface EnginePaths {
+  readonly number: number;
   readonly walDir: string;
   readonly snapshotsDir: string;
+}
+
+export interface HostDirectory {
+  readonly identity: HostIdentity;
+  /** Engines that may hold shards, by number: all of them must run, on however many threads. */
+  readonly engines: readonly EnginePaths[];
   /** Remembers for ever that the directory was rolled back. */
   condemn(newestStart: number): Promise<void>;
   release(): Promise<void>;
@@ -54,7 +64,12 @@ export interface DirectoryOwner {
 }
 
 /** Locks and checks the directory, making it when it is missing, and raises its start counter. */
-export async function openDirectory(env: Env, dir: string, owner: DirectoryOwner): Promise<HostDirectory> {
+export async function openDirectory(
+  env: Env,
+  dir: string,
+  owner: DirectoryOwner,
+  engineCount = 1,
+): Promise<HostDirectory> {
   const { deploymentId, raftAddress } = owner;
   await env.fs.makeDirectory(dir);
   await checkMode(env.fs, dir, 0o077);
@@ -62,7 +77,7 @@ export async function openDirectory(env: Env, dir: string, owner: DirectoryOwner
   try {
     const known = await readIdentity(env.fs, dir);
     if (known !== undefined) checkIdentity(dir, known, owner);
-    const record: IdentityRecord = {
+    let record: IdentityRecord = {
       format: DIRECTORY_FORMAT,
       deploymentId,
       hostId: known?.hostId ?? owner.hostId ?? randomHex(env, 4),
@@ -74,10 +89,20 @@ export async function openDirectory(env: Env, dir: string, owner: DirectoryOwner
       rolledBackFrom: 0,
     };
     await writeIdentity(env.fs, dir, record);
-    const walDir = `${dir}/engine-0/wal`;
-    const snapshotsDir = `${dir}/engine-0/snapshots`;
-    await env.fs.makeDirectory(walDir);
-    await env.fs.makeDirectory(snapshotsDir);
+    const engines: EnginePaths[] = [];
+    for (let number = 0; number < Math.max(record.engines, engineCount); number++) {
+      if (number > 0 && number < record.engines) await checkEngine(env.fs, dir, number);
+      const paths = pathsOf(dir, number);
+      await env.fs.makeDirectory(paths.walDir);
+      await env.fs.makeDirectory(paths.snapshotsDir);
+      engines.push(paths);
+    }
+    // Counted when they are there, so that one that is counted and missing was lost.
+    if (engines.length > record.engines) {
+      record = { ...record, engines: engines.length };
+      await writeIdentity(env.fs, dir, record);
+    }
+    const final = record;
     return {
       identity: {
         deploymentId,
@@ -88,15 +113,29 @@ export async function openDirectory(env: Env, dir: string, owner: DirectoryOwner
         startCounter: record.startCounter,
         earlierStarts: record.earlierStarts,
       },
-      walDir,
-      snapshotsDir,
-      condemn: (newestStart) => writeIdentity(env.fs, dir, { ...record, rolledBackFrom: newestStart }),
+      engines,
+      condemn: (newestStart) => writeIdentity(env.fs, dir, { ...final, rolledBackFrom: newestStart }),
       release: () => lock.release(),
     };
   } catch (error) {
     await lock.release();
     throw error;
   }
+}
+
+function pathsOf(dir: string, number: number): EnginePaths {
+  const engineDir = `${dir}/engine-${number}`;
+  return { number, walDir: `${engineDir}/wal`, snapshotsDir: `${engineDir}/snapshots` };
+}
+
+/** Begun anew, its shards would have forgotten what they promised. */
+async function checkEngine(fs: FileSystem, dir: string, number: number): Promise<void> {
+  const { walDir } = pathsOf(dir, number);
+  if ((await fs.stat(walDir)) !== undefined) return;
+  throw new DrakkarError(
+    'ERR_DIR_CORRUPT',
+    `${walDir} is missing though ${dir} had an engine ${number}; restore it, or replace this host's replicas by new ones`,
+  );
 }
 
 async function takeLock(fs: FileSystem, dir: string): Promise<DirectoryLock> {
@@ -190,6 +229,7 @@ export async function readIdentity(fs: FileSystem, dir: string): Promise<Identit
     record.earlierStarts.length <= EARLIER_STARTS_MAX &&
     record.earlierStarts.every(isCount) &&
     isCount(record.engines) &&
+    record.engines <= ENGINES_MAX &&
     isCount(record.rolledBackFrom);
   if (!sound) throw corrupt(path, 'a field is missing or of the wrong kind');
   return fields;

@@ -21,6 +21,7 @@ import { Outbound } from './outbound.ts';
 import { parkReplica, stateOf } from './parking.ts';
 import type { Replica } from './replica.ts';
 import type { ReplicaOutbox } from './replica-outbox.ts';
+import { reroute } from './reroute.ts';
 import { Snapshots } from './snapshots.ts';
 import { Stages } from './stages.ts';
 import { traceFlush, type Trace } from './trace.ts';
@@ -28,8 +29,11 @@ import { Transfers } from './transfers.ts';
 
 export interface EngineOptions {
   readonly env: Env;
+  /** Its number in the host's directory; 0 where there is one. */
+  readonly number?: number;
   /** For messages to people. */
   readonly dir: string;
+  readonly snapshotsDir: string;
   readonly log: LogDb;
   readonly transport: Transport;
   readonly pool: SlabPool;
@@ -37,9 +41,9 @@ export interface EngineOptions {
   readonly tickMs: number;
   readonly identity: HostIdentity;
   readonly trace: Trace;
-  /** Remembers for ever that the directory was rolled back. */
-  readonly condemn: (newestStart: number) => Promise<void>;
-  /** The log is dead: the host closes what is left. */
+  /** Remembers for ever that the directory was rolled back: none of its engines may go on. */
+  readonly condemn: (newestStart: number, error: DrakkarError) => Promise<void>;
+  /** The log is dead: the host tells the world and closes what is left. */
   readonly onFailed: (error: DrakkarError) => void;
 }
 
@@ -60,7 +64,9 @@ interface DurableWaiter {
 
 export class Engine implements LogSink {
   readonly env: Env;
+  readonly number: number;
   readonly dir: string;
+  readonly snapshotsDir: string;
   readonly log: LogDb;
   readonly transport: Transport;
   readonly pool: SlabPool;
@@ -99,14 +105,16 @@ export class Engine implements LogSink {
   private readonly pausedSessions = new Set<InboundSession>();
   private durableWaiters: DurableWaiter[] = [];
   private readonly onFailed: (error: DrakkarError) => void;
-  private readonly condemn: (newestStart: number) => Promise<void>;
+  private readonly condemn: (newestStart: number, error: DrakkarError) => Promise<void>;
   readonly startedMs: number;
   failure: DrakkarError | undefined;
   private isClosed = false;
 
   constructor(options: EngineOptions) {
     this.env = options.env;
+    this.number = options.number ?? 0;
     this.dir = options.dir;
+    this.snapshotsDir = options.snapshotsDir;
     this.log = options.log;
     this.transport = options.transport;
     this.pool = options.pool;
@@ -134,6 +142,7 @@ export class Engine implements LogSink {
       onSessionEnd: (from) => this.pausedSessions.delete(from),
       onPeerUp: (peer) => this.peerUp(peer),
       onPeerDown: (peer) => this.peerDown(peer),
+      onRoutes: (address, shardIds) => reroute(this, address, shardIds),
       onConnection: (address, isSnapshot, error) => this.connectionChanged(address, isSnapshot, error),
       onSnapshot: (from, header, chunks, signal) => this.onSnapshot(from, header, chunks, signal),
     });
@@ -384,7 +393,7 @@ export class Engine implements LogSink {
   failed(error: DrakkarError): void {
     if (this.failure !== undefined) return;
     this.stopAll(error);
-    this.announce(error);
+    this.onFailed(error);
   }
 
   private stopAll(error: DrakkarError): void {
@@ -395,20 +404,15 @@ export class Engine implements LogSink {
     for (const waiter of this.durableWaiters.splice(0)) waiter.resolve();
   }
 
-  private announce(error: DrakkarError): void {
-    this.events.emit('hostFailed', { error });
-    this.onFailed(error);
-  }
-
   /** Peers know of a start of this directory that it does not remember: nothing it promised can be relied on (fault F19). */
   rolledBack(newestStart: number): void {
     if (this.failure !== undefined) return;
     const error = rolledBack(this.dir, newestStart, this.identity.startCounter);
     this.stopAll(error);
     // Told when it is written down: whoever starts the host again must find it, since a later start would be believed.
-    this.condemn(newestStart)
+    this.condemn(newestStart, error)
       .catch((cause: unknown) => this.env.logger.error({ err: cause, dir: this.dir }, 'could not note that'))
-      .finally(() => this.announce(error));
+      .finally(() => this.onFailed(error));
   }
 
   // The network.

@@ -56,7 +56,9 @@ export interface HostEventMap {
   connectionFailed: ConnectionRef & { readonly reason: string };
   diskFull: { readonly error: DrakkarError };
   diskRoom: { readonly dir: string };
-  /** The log cannot be written any more: the host has stopped all its shards. */
+  /** One of several engines cannot go on: its log failed, or its thread died. Its shards have stopped, the others live on. */
+  engineFailed: { readonly engine: number; readonly error: DrakkarError };
+  /** No log can be written any more: the host has stopped all its shards. */
   hostFailed: { readonly error: DrakkarError };
   /** `close` was called: replicas stop next. */
   hostClosing: { readonly dir: string };
@@ -85,6 +87,7 @@ const NAMES: Record<keyof HostEventMap, true> = {
   connectionFailed: true,
   diskFull: true,
   diskRoom: true,
+  engineFailed: true,
   hostFailed: true,
   hostClosing: true,
 };

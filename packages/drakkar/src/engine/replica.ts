@@ -130,7 +130,7 @@ export class Replica implements ApplySink {
   // Ways in.
 
   /** The reason why nothing can be proposed right now. */
-  private refusal(bytes: number, count: number): DrakkarError | undefined {
+  refusal(bytes: number, count: number): DrakkarError | undefined {
     if (this.status !== 'running') return this.unavailable();
     if (bytes > ENTRY_MAX_BYTES) {
       return new DrakkarError('ERR_PAYLOAD_TOO_BIG', `a command of ${bytes} bytes exceeds ${ENTRY_MAX_BYTES}`);
@@ -228,6 +228,15 @@ export class Replica implements ApplySink {
     this.reads.add(query, capturedResolve, capturedReject, this.engine.tickCount + timeoutTicks);
     if (!this.isReady) this.engine.markReady(this);
     return promise;
+  }
+
+  /** This replica's state as it is now. */
+  staleRead(query: unknown): unknown {
+    if (this.status !== 'running') throw this.unavailable();
+    if (this.isRestoring) {
+      throw new DrakkarError('ERR_SHARD_NOT_READY', `shard ${this.shardId} is installing a snapshot; try again`);
+    }
+    return this.rsm.lookup(query);
   }
 
   // The turn.

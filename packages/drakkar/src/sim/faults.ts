@@ -57,6 +57,8 @@ export const FAULTS = {
   'forced-snapshot': { perSecond: 0.8, meanMs: 0 },
   'proposal-flood': { perSecond: 0.2, meanMs: 0 },
   'session-flood': { perSecond: 0.2, meanMs: 0, share: 0.04 },
+  // Of hosts with several engines; `plan.ts` draws it.
+  'thread-crash': { perSecond: 0.4, meanMs: 0, share: 0 },
 } as const satisfies Record<string, Fault>;
 
 export type FaultKind = keyof typeof FAULTS;
@@ -67,5 +69,7 @@ export const faultOf = (kind: FaultKind): Fault => FAULTS[kind];
 /** The mix of one run; a tenth of the runs has none. */
 export function drawFaults(dice: Dice): FaultKind[] {
   const isCalm = dice.chance(0.1);
-  return FAULT_KINDS.filter((kind) => dice.chance(faultOf(kind).share ?? 0.3) && !isCalm);
+  return FAULT_KINDS.filter((kind) => faultOf(kind).share !== 0).filter(
+    (kind) => dice.chance(faultOf(kind).share ?? 0.3) && !isCalm,
+  );
 }

@@ -6,7 +6,7 @@ import type { ReplicaOptions } from '../config.ts';
 import type { Env, Logger, Random } from '../env/env.ts';
 import { DrakkarError } from '../errors.ts';
 import type { HostEventMap } from '../events.ts';
-import { engineOf } from '../inspect.ts';
+import { enginesOf } from '../inspect.ts';
 import { NodeHost } from '../nodehost.ts';
 import type { StateMachine } from '../rsm/state-machine.ts';
 import type { Keep, MemoryDisk, MemoryMachine } from '../testing.ts';
@@ -49,7 +49,9 @@ export const DAMAGE_CODES: ReadonlySet<string> = new Set([
   'ERR_SHARD_NOT_BOOTSTRAPPED',
 ]);
 /** Refusals that pass: the disk is full or fails now, and will not for ever. */
-const PASSING_CODES: ReadonlySet<string> = new Set(['ERR_DISK_FULL', 'ERR_DISK_FAILED']);
+const PASSING_CODES: ReadonlySet<string> = new Set(['ERR_DISK_FULL', 'ERR_DISK_FAILED', 'ERR_ENGINE_FAILED']);
+/** The state machines of a host, for its threads. */
+const MACHINES = 'sim:machines';
 
 export class SimHost {
   readonly id: number;
@@ -81,6 +83,7 @@ export class SimHost {
     this.machine = machine;
     this.owner = owner;
     this.dice = dice;
+    machine.modules.set(MACHINES, { default: (shardId: number) => owner.createStateMachine(this, shardId) });
   }
 
   get address(): string {
@@ -132,7 +135,10 @@ export class SimHost {
 
   private async open(env: Env, generation: number): Promise<void> {
     const { plan } = this.owner;
+    const engines = this.dice.stream(`engines ${generation}`).between(1, plan.enginesMax);
+    if (plan.enginesMax > 1) this.owner.count(`startsWith${engines}Engines`);
     const host = await NodeHost.open({
+      engines,
       dir: DATA_DIR,
       raftAddress: this.address,
       rttMs: plan.rttMs,
@@ -154,7 +160,8 @@ export class SimHost {
     this.listen(host, generation);
     for (const { shardId, memberIds } of plan.shards) {
       if (!memberIds.includes(this.id)) continue;
-      await host.startReplica(this.replicaOptions(shardId), () => this.owner.createStateMachine(this, shardId));
+      const makes = engines === 1 ? () => this.owner.createStateMachine(this, shardId) : { module: MACHINES };
+      await host.startReplica(this.replicaOptions(shardId), makes);
     }
   }
 
@@ -233,10 +240,11 @@ export class SimHost {
   }
 
   reportCounters(host: NodeHost): void {
-    const { log } = engineOf(host);
-    this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);
-    this.owner.count('blocksMoved', log.counters['blocksMoved'] ?? 0);
-    this.owner.count('groups', log.counters['groups'] ?? 0);
+    for (const { log } of enginesOf(host)) {
+      this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);
+      this.owner.count('blocksMoved', log.counters['blocksMoved'] ?? 0);
+      this.owner.count('groups', log.counters['groups'] ?? 0);
+    }
   }
 
   /** Waits for a call on this process, or for its end: then `lost`. */

@@ -31,6 +31,8 @@ export interface Plan {
   readonly preVote: boolean;
   /** More disks are lost than can be borne: nothing may be acknowledged after that. */
   readonly losesMajority: boolean;
+  /** Most engines that a start of a host may have; each start draws anew. */
+  readonly enginesMax: number;
 }
 
 export interface PlanOptions {
@@ -43,6 +45,8 @@ export interface PlanOptions {
   readonly faults?: readonly FaultKind[];
   /** Most hosts lose their disks on the way: the run must halt safely. Default: one run in fifty. */
   readonly losesMajority?: boolean;
+  /** Default: 1 in three runs of four, else 3. */
+  readonly enginesMax?: number;
 }
 
 export function drawPlan(dice: Dice, options: PlanOptions): Plan {
@@ -61,6 +65,8 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   }
   const heartbeatRtt = dice.pick([1, 1, 2]);
   const drawn = drawFaults(dice);
+  const enginesMax = options.enginesMax ?? dice.stream('engines').pick([1, 1, 1, 3]);
+  if (enginesMax > 1 && drawn.length > 0 && dice.stream('thread-crash').chance(0.5)) drawn.push('thread-crash');
   const faults = options.faults ?? drawn;
   return {
     hostCount,
@@ -82,6 +88,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     keepShare: dice.pick([0, 0.2, 0.5, 0.9, 1]),
     preVote: dice.chance(0.85),
     losesMajority: options.losesMajority ?? dice.stream('majority').chance(0.02),
+    enginesMax,
   };
 }
 

@@ -11,6 +11,10 @@ export const CONNECTIONS_MAX = 1024;
 export const CONNECTIONS_MAX_BEFORE_HELLO = 64;
 /** Bytes queued for one peer; frames beyond are dropped, and the protocol asks again. */
 export const PEER_QUEUE_MAX_BYTES = 64 * 1024 * 1024;
+/** Shards of one host whose engine a peer remembers; a host that names more is not listened to. */
+export const ROUTES_MAX = 1_000_000;
+/** Bytes of news about engines that wait for one dialler; who does not read them is dropped. */
+export const ROUTES_QUEUE_MAX_BYTES = 16 * 1024 * 1024;
 /** Snapshot streams at a time, each way. */
 export const SNAPSHOTS_MAX = 16;
 export const SNAPSHOT_CHUNK_BYTES = 256 * 1024;

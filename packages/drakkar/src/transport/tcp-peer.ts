@@ -1,6 +1,7 @@
 /** The way to one other host over TCP: finds out where it is, dials, says HELLO, sends, and dials again with growing pauses. */
 import type { Socket, Timer } from '../env/env.ts';
-import type { Slab } from '../wire/slab.ts';
+import { Slab } from '../wire/slab.ts';
+import { FRAME_HEADER_BYTES, FrameType, frameType, sealFrame } from '../wire/frame.ts';
 import { FrameReceiver } from './frame-receiver.ts';
 import { HelloStatus, Purpose, decodeHello, encodeHello } from './hello.ts';
 import {
@@ -19,6 +20,7 @@ const CLOSED_BY_PEER = 'closed by the other end';
 export class TcpPeer implements Peer {
   readonly index: number;
   readonly address: string;
+  readonly engine: number;
   connected = false;
   identity: HostIdentity | undefined;
   private readonly transport: TcpTransport;
@@ -27,11 +29,11 @@ export class TcpPeer implements Peer {
   private backoffMs = BACKOFF_FIRST_MS;
   private lastComplaint = '';
   private isClosed = false;
-
-  constructor(transport: TcpTransport, index: number, address: string) {
+  constructor(transport: TcpTransport, index: number, address: string, engine = 0) {
     this.transport = transport;
     this.index = index;
     this.address = address;
+    this.engine = engine;
   }
 
   get queuedBytes(): number {
@@ -54,24 +56,30 @@ export class TcpPeer implements Peer {
   dial(): void {
     if (this.isClosed) return;
     const { env, pool, identity } = this.transport;
-    const address = this.transport.resolve(this.address);
-    if (address === undefined) {
+    const listener = this.transport.listenerOf(this.address, this.engine);
+    if (listener === undefined) {
       this.complain(new Error('its address is not known yet'));
       this.dialLater();
       return;
     }
     const receiver = new FrameReceiver(pool, (slab, offset, lengthBytes) => {
+      if (this.connected && frameType(slab.u32, offset >>> 2) === FrameType.Engines && this.engine === 0) {
+        this.transport.onNews(this.address, slab, offset);
+        return;
+      }
       if (this.connected) throw new Error('the peer spoke on a connection that is not for it to speak on');
       this.onHello(socket, slab, offset, lengthBytes);
     });
-    const socket = env.network.connect(address, {
+    const socket = env.network.connect(listener, {
       onOpen: () => {
         this.arm(HELLO_TIMEOUT_MS, () => socket.destroy(new Error('no answer to HELLO')));
         const hello = encodeHello({
           purpose: Purpose.Messages,
           status: HelloStatus.Ok,
           identity,
+          engine: this.transport.engine,
           target: this.address,
+          targetEngine: this.engine,
           explanation: '',
         });
         socket.write(hello.u8, 0, hello.usedBytes);
@@ -95,7 +103,8 @@ export class TcpPeer implements Peer {
   private onHello(socket: Socket, slab: Slab, offset: number, lengthBytes: number): void {
     const hello = decodeHello(slab.u8, slab.u32, offset, lengthBytes);
     const complaint =
-      this.transport.complaintAbout(hello) ?? (meansHost(this.address, hello.identity) ? undefined : 'address');
+      this.transport.complaintAbout(hello) ??
+      (meansHost(this.address, hello.identity) && hello.engine === this.engine ? undefined : 'address');
     if (complaint !== undefined) {
       this.transport.countRefusal(complaint);
       socket.destroy(new Error(`refused (${complaint}): ${hello.explanation || hello.identity.raftAddress}`));
@@ -121,6 +130,7 @@ export class TcpPeer implements Peer {
     if (wasUp) this.transport.handlers?.onPeerDown(this);
     else this.transport.counters.connectionsFailed++;
     if (this.isClosed) return;
+    if (!wasUp && this.engine > 0) this.transport.askForNews(this.address);
     this.transport.handlers?.onConnection?.(this.address, false, error ?? new Error(CLOSED_BY_PEER));
     this.complain(error);
     this.dialLater();
@@ -130,6 +140,20 @@ export class TcpPeer implements Peer {
     const jitter = 0.5 + (this.transport.env.random.u32() / 2 ** 32) * 0.5;
     this.arm(this.backoffMs * jitter, () => this.dial());
     this.backoffMs = Math.min(this.backoffMs * 2, BACKOFF_LAST_MS);
+  }
+
+  /** Its engine listens elsewhere: its host was started anew. */
+  move(): void {
+    if (this.connected) this.socket?.destroy(new Error('its address is another one'));
+    else this.retry();
+  }
+
+  /** A frame of no messages: where nobody is any more it ends the connection, however long nothing else was to be said. */
+  ping(): void {
+    if (!this.connected) return;
+    const slab = new Slab(FRAME_HEADER_BYTES);
+    sealFrame(slab.u8, slab.u32, 0, FRAME_HEADER_BYTES, FrameType.Messages, 0);
+    this.socket!.write(slab.u8, 0, FRAME_HEADER_BYTES);
   }
 
   /** Its address is known now, or is another one. A dial that is under way to the old one is given up. */

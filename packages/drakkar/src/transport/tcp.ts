@@ -8,7 +8,14 @@ import { FRAME_MAX_BYTES } from '../wire/limits.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
 import { FrameReceiver } from './frame-receiver.ts';
 import { HelloStatus, Purpose, decodeHello, encodeHello, type Hello } from './hello.ts';
-import { CONNECTIONS_MAX, CONNECTIONS_MAX_BEFORE_HELLO, HELLO_TIMEOUT_MS, SNAPSHOTS_MAX } from './limits.ts';
+import {
+  CONNECTIONS_MAX,
+  CONNECTIONS_MAX_BEFORE_HELLO,
+  HELLO_TIMEOUT_MS,
+  ROUTES_QUEUE_MAX_BYTES,
+  SNAPSHOTS_MAX,
+} from './limits.ts';
+import { OwnRoutes, Routes, decodeNews } from './routes.ts';
 import { SnapshotInbound } from './snapshot-inbound.ts';
 import { sendSnapshotStream } from './snapshot-outbound.ts';
 import { meansHost } from './target.ts';
@@ -31,6 +38,8 @@ export interface TcpTransportOptions {
   readonly pool: SlabPool;
   /** Default: a target is its own address. */
   readonly resolve?: Resolve;
+  /** The number of the engine this is for. Default 0. */
+  readonly engine?: number;
 }
 
 export function createTcpTransport(options: TcpTransportOptions): Transport {
@@ -43,6 +52,7 @@ export class TcpTransport implements Transport {
   readonly identity: HostIdentity;
   readonly pool: SlabPool;
   readonly resolve: Resolve;
+  readonly engine: number;
   readonly counters: TransportCounters = {
     connectionsUp: 0,
     connectionsFailed: 0,
@@ -61,6 +71,8 @@ export class TcpTransport implements Transport {
   private readonly listenAddress: string;
   private listener: Listener | undefined;
   private readonly peers = new Map<string, TcpPeer>();
+  private readonly routes = new Routes();
+  private readonly ownRoutes = new OwnRoutes();
   private readonly inbound = new Set<Inbound>();
   private sessionCount = 0;
   private readonly closing = new AbortController();
@@ -72,6 +84,7 @@ export class TcpTransport implements Transport {
     this.identity = options.identity;
     this.pool = options.pool;
     this.resolve = options.resolve ?? ((target) => target);
+    this.engine = options.engine ?? 0;
     this.listenAddress = options.listenAddress;
     this.address = options.listenAddress;
   }
@@ -98,11 +111,13 @@ export class TcpTransport implements Transport {
     this.address = this.listener.address;
   }
 
-  peer(target: string): Peer {
-    let peer = this.peers.get(target);
+  peer(target: string, shardId = 0): Peer {
+    const engine = this.routes.engineOf(target, shardId);
+    const key = keyOf(target, engine);
+    let peer = this.peers.get(key);
     if (peer === undefined) {
-      peer = new TcpPeer(this, this.peers.size, target);
-      this.peers.set(target, peer);
+      peer = new TcpPeer(this, this.peers.size, target, engine);
+      this.peers.set(key, peer);
       peer.dial();
     }
     return peer;
@@ -110,6 +125,38 @@ export class TcpTransport implements Transport {
 
   addressChanged(target: string): void {
     this.peers.get(target)?.retry();
+  }
+
+  /** Where that engine of the host listens, as far as it is known. */
+  listenerOf(target: string, engine: number): string | undefined {
+    return engine === 0 ? this.resolve(target) : this.routes.listenerOf(target, engine);
+  }
+
+  /** The host that `target` names says where its engines are, and its shards. */
+  onNews(target: string, slab: Slab, offset: number): void {
+    const news = decodeNews(slab.u8, slab.u32, offset);
+    const before = this.routes.listenerOf(target, news.engine);
+    const moved = this.routes.learn(target, news);
+    if (news.engine > 0 && before !== news.address) this.peers.get(keyOf(target, news.engine))?.move();
+    if (moved.length > 0) this.handlers?.onRoutes?.(target, moved);
+  }
+
+  /**
+   * An engine is not where its host said. That host may have been started anew, and its engine 0, which would say so, may have nothing else to
+   * hear from this one: a connection that is never used outlives its other end.
+   */
+  askForNews(target: string): void {
+    this.peers.get(target)?.ping();
+  }
+
+  announce(engine: number, address: string, shardIds: readonly number[]): void {
+    const frames = this.ownRoutes.announce({ engine, address, shardIds });
+    for (const connection of this.inbound) if (connection.isMessages) connection.tell(frames);
+  }
+
+  /** All that was announced, for a connection that begins. */
+  tellAll(connection: Inbound): void {
+    if (!this.ownRoutes.isEmpty) connection.tell(this.ownRoutes.frames());
   }
 
   async sendSnapshot(
@@ -123,7 +170,9 @@ export class TcpTransport implements Transport {
     }
     this.outboundSnapshots++;
     try {
-      await sendSnapshotStream(this, target, header, chunks, AbortSignal.any([signal, this.closing.signal]));
+      const engine = this.routes.engineOf(target, header.shardId);
+      const to = { target, engine, listener: this.listenerOf(target, engine) };
+      await sendSnapshotStream(this, to, header, chunks, AbortSignal.any([signal, this.closing.signal]));
       this.counters.snapshotsSent++;
     } catch (error) {
       this.counters.snapshotsFailed++;
@@ -158,11 +207,11 @@ export class TcpTransport implements Transport {
     this.inbound.add(new Inbound(this, socket, ++this.sessionCount));
   }
 
-  /** A host that dials anew has given up its older connection. */
+  /** An engine that dials anew has given up its older connection. */
   replaceOlder(connection: Inbound): void {
     for (const other of this.inbound) {
-      if (other !== connection && other.isMessages && other.identity?.hostId === connection.identity?.hostId)
-        other.socket.destroy();
+      const isSame = other.identity?.hostId === connection.identity?.hostId && other.engine === connection.engine;
+      if (other !== connection && other.isMessages && isSame) other.socket.destroy();
     }
   }
 
@@ -182,6 +231,8 @@ export class TcpTransport implements Transport {
   }
 }
 
+const keyOf = (address: string, engine: number): string => (engine === 0 ? address : `${address}#${engine}`);
+
 function sameHost(a: Socket, b: Socket): boolean {
   const host = (socket: Socket): string => socket.remoteAddress.slice(0, socket.remoteAddress.lastIndexOf(':'));
   return host(a) === host(b);
@@ -194,6 +245,8 @@ class Inbound implements InboundSession {
   isUnknown = true;
   isMessages = false;
   identity!: HostIdentity;
+  /** Which engine of its host dialled. */
+  engine = 0;
   private readonly transport: TcpTransport;
   private readonly receiver: FrameReceiver;
   private readonly timer: Timer;
@@ -238,14 +291,17 @@ class Inbound implements InboundSession {
     const complaint = transport.complaintAbout(hello);
     if (complaint === 'version') status = HelloStatus.WrongVersion;
     else if (complaint !== undefined) status = HelloStatus.WrongDeployment;
-    else if (!meansHost(hello.target, transport.identity)) status = HelloStatus.WrongAddress;
+    else if (!meansHost(hello.target, transport.identity) || hello.targetEngine !== transport.engine)
+      status = HelloStatus.WrongAddress;
     else if (hello.purpose === Purpose.Snapshot && transport.inboundSnapshots >= SNAPSHOTS_MAX)
       status = HelloStatus.Busy;
     const answer = encodeHello({
       purpose: hello.purpose,
       status,
       identity: transport.identity,
+      engine: transport.engine,
       target: hello.identity.raftAddress,
+      ...(hello.engine === undefined ? {} : { targetEngine: hello.engine }),
       explanation: status === HelloStatus.Ok ? '' : explain(status, transport.identity),
     });
     this.socket.write(answer.u8, 0, answer.usedBytes);
@@ -256,13 +312,20 @@ class Inbound implements InboundSession {
     }
     this.timer.cancel();
     this.identity = hello.identity;
+    this.engine = hello.engine ?? 0;
     this.isUnknown = false;
     this.receiver.maxFrameBytes = FRAME_MAX_BYTES;
     if (hello.purpose === Purpose.Snapshot) this.snapshot = new SnapshotInbound(transport, this.socket, hello.identity);
     else {
       this.isMessages = true;
       transport.replaceOlder(this);
+      transport.tellAll(this);
     }
+  }
+
+  tell(frames: Iterable<Slab>): void {
+    for (const { u8, usedBytes } of frames) this.socket.write(u8, 0, usedBytes);
+    if (this.socket.queuedBytes > ROUTES_QUEUE_MAX_BYTES) this.drop('limit');
   }
 
   private onClose(): void {

@@ -38,6 +38,8 @@ export interface Peer {
   readonly index: number;
   /** The target that a membership names it by: an address, or a host id. */
   readonly address: string;
+  /** Which engine of the host at `address`; absent means 0. */
+  readonly engine?: number;
   readonly connected: boolean;
   /** Known while connected. */
   readonly identity: HostIdentity | undefined;
@@ -67,6 +69,8 @@ export interface TransportHandlers {
   onSessionEnd(from: InboundSession): void;
   onPeerUp(peer: Peer): void;
   onPeerDown(peer: Peer): void;
+  /** These shards turned out to live in another engine of the host at `address`: `peer` gives another way to it now. */
+  onRoutes?(address: string, shardIds: readonly number[]): void;
   /** A connection that was dialled is up, or (`error`) was not made or ended; `isSnapshot`: for one snapshot stream. */
   onConnection?(address: string, isSnapshot: boolean, error: Error | undefined): void;
   /** A snapshot arrives; resolving tells the sender that it was installed, rejecting that it was not. */
@@ -103,10 +107,18 @@ export interface Transport {
   readonly counters: TransportCounters;
   /** Begins to listen. Rejects with `ERR_ADDRESS_IN_USE` and the like. */
   start(handlers: TransportHandlers): Promise<void>;
-  /** The way to the host that `target` names; made and dialled at the first call. */
-  peer(target: string): Peer;
+  /**
+   * The way to the host that `target` names, to the engine there that `shardId` is known to live in (engine 0 until that host says
+   * otherwise); made and dialled at the first call.
+   */
+  peer(target: string, shardId?: number): Peer;
   /** The address behind `target` is known now, or is another one: worth a try at once. */
   addressChanged(target: string): void;
+  /**
+   * Tells every host that dials, now and later, that these shards of this host live in its engine `engine`, which listens at
+   * `address`. Never called on a host with one engine.
+   */
+  announce?(engine: number, address: string, shardIds: readonly number[]): void;
   /** Streams an image on a connection of its own; resolves when the receiver has installed it. */
   sendSnapshot(
     target: string,

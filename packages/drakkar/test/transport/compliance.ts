@@ -14,7 +14,13 @@ import type {
   TransportHandlers,
 } from '../../src/transport/transport.ts';
 
-type Create = (context: { env: Env; identity: HostIdentity; listenAddress: string; pool: SlabPool }) => Transport;
+type Create = (context: {
+  env: Env;
+  identity: HostIdentity;
+  listenAddress: string;
+  pool: SlabPool;
+  engine?: number;
+}) => Transport;
 
 export function identityOf(name: string, fields: Partial<HostIdentity> = {}): HostIdentity {
   const number = name.charCodeAt(name.length - 1);
@@ -53,8 +59,16 @@ export class TestHost implements TransportHandlers {
   readonly snapshots: { from: string; header: SnapshotHeader; bytes: Uint8Array }[] = [];
   snapshotError: Error | undefined;
 
-  constructor(create: Create, env: Env, identity: HostIdentity) {
-    this.transport = create({ env, identity, listenAddress: identity.raftAddress, pool: this.pool });
+  /** What changed its way, as `target shardIds`. */
+  readonly rerouted: string[] = [];
+
+  constructor(create: Create, env: Env, identity: HostIdentity, engine = 0) {
+    const listenAddress = engine === 0 ? identity.raftAddress : identity.raftAddress.replace(/\d+$/, '0');
+    this.transport = create({ env, identity, listenAddress, pool: this.pool, engine });
+  }
+
+  onRoutes(target: string, shardIds: readonly number[]): void {
+    this.rerouted.push(`${target} ${shardIds.join()}`);
   }
 
   onFrame(from: InboundSession, slab: Slab, offset: number): void {
@@ -97,6 +111,17 @@ export class TestPair {
     const host = new TestHost(this.create, this.machines.add(name).boot(), identityOf(name, fields));
     await this.machines.world.settle(host.transport.start(host));
     return host;
+  }
+
+  /** Engines 0 and 1 of one host. */
+  async engines(name: string): Promise<[TestHost, TestHost]> {
+    const env = this.machines.add(name).boot();
+    const hosts = [0, 1].map((engine) => new TestHost(this.create, env, identityOf(name), engine)) as [
+      TestHost,
+      TestHost,
+    ];
+    for (const host of hosts) await this.world.settle(host.transport.start(host));
+    return hosts;
   }
 
   send(peer: Peer, tag: number, words = 1): boolean {
@@ -171,6 +196,72 @@ export function transportCompliance(name: string, createPair: () => TestPair): v
     await pair.world.until(() => b.tags.length === 1);
     assert.deepEqual(b.tags, [2], 'what was dropped was sent later');
     assert.equal(a.transport.peer('hostb:7000'), toB, 'a second peer for the same address');
+  });
+
+  test(`${name}: who dials a host with several engines learns where its shards are, before and after`, async () => {
+    const pair = createPair();
+    const [b0, b1] = await pair.engines('hostb');
+    b0.transport.announce!(1, b1.transport.address, [5]);
+    b0.transport.announce!(0, 'hostb:7000', [6]);
+    const a = await pair.host('hosta');
+    const [toB5, toB6] = [5, 6].map((shardId) => a.transport.peer('hostb:7000', shardId));
+    await pair.world.until(() => toB6.connected);
+    await pair.world.run(10);
+    const moved = a.transport.peer('hostb:7000', 5);
+    assert.equal(moved.engine, 1);
+    assert.equal(moved.address, 'hostb:7000');
+    assert.equal(a.transport.peer('hostb:7000', 6), toB6);
+    if (toB5 !== moved)
+      assert.ok(a.rerouted.includes('hostb:7000 5'), 'the way to shard 5 changed and nobody was told');
+    await pair.world.until(() => moved.connected);
+    for (let tag = 1; tag <= 3; tag++) {
+      pair.send(moved, tag);
+      pair.send(toB6, tag + 10);
+    }
+    b0.transport.announce!(1, b1.transport.address, [7]);
+    await pair.world.until(() => a.rerouted.includes('hostb:7000 7') && b0.tags.length + b1.tags.length === 6);
+    assert.deepEqual(
+      [b0.tags, b1.tags],
+      [
+        [11, 12, 13],
+        [1, 2, 3],
+      ],
+    );
+    assert.equal(a.transport.peer('hostb:7000', 7), moved);
+    // Snapshots go to the engine, too.
+    await pair.world.settle(
+      a.transport.sendSnapshot('hostb:7000', { ...HEADER, shardId: 5, imageBytes: 9 }, pieces(9), never),
+    );
+    assert.deepEqual([b0.snapshots.length, b1.snapshots.length], [0, 1]);
+  });
+
+  test(`${name}: an engine that is not where it was said to be is not taken for another`, async () => {
+    const pair = createPair();
+    const [b0] = await pair.engines('hostb');
+    // A port that was given to another engine of the same host since.
+    b0.transport.announce!(2, b0.transport.address, [5]);
+    const a = await pair.host('hosta');
+    const toB0 = a.transport.peer('hostb:7000');
+    await pair.world.until(() => toB0.connected);
+    await pair.world.run(10);
+    const moved = a.transport.peer('hostb:7000', 5);
+    assert.equal(moved.engine, 2);
+    await pair.world.run(2000);
+    assert.equal(moved.connected, false);
+    assert.equal(toB0.connected, true);
+  });
+
+  test(`${name}: two engines of one host dial the same one, and neither replaces the other`, async () => {
+    const pair = createPair();
+    const engines = await pair.engines('hosta');
+    const b = await pair.host('hostb');
+    const peers = engines.map(({ transport }) => transport.peer('hostb:7000'));
+    await pair.world.until(() => peers.every((peer) => peer.connected));
+    await pair.world.run(100);
+    for (const [i, peer] of peers.entries()) assert.equal(pair.send(peer, i + 1), true);
+    await pair.world.until(() => b.tags.length === 2);
+    assert.equal(new Set(b.sessions.map(({ id }) => id)).size, 2);
+    assert.equal(b.endedSessions, 0);
   });
 
   test(`${name}: the end of a host is told to both ends, once each`, async () => {

@@ -7,12 +7,14 @@ import { MemoryDisk, type DiskOptions } from './disk.ts';
 import type { Keep } from './image.ts';
 import { MemoryNetwork } from './network.ts';
 import { Process } from './process.ts';
+import { memoryThreads, type MemoryThread } from './threads.ts';
 import { World } from './world.ts';
 
 export { MemoryDisk, systemError, type DiskFault, type DiskOperation, type DiskOptions } from './disk.ts';
 export { SECTOR_BYTES, type Keep } from './image.ts';
 export { MemoryNetwork } from './network.ts';
 export { Process } from './process.ts';
+export { MemoryThread } from './threads.ts';
 export { World, seededRandom } from './world.ts';
 
 export class MemoryMachine {
@@ -20,6 +22,10 @@ export class MemoryMachine {
   disk: MemoryDisk;
   /** The process that runs here, if one does. */
   process: Process | undefined;
+  /** All that this process has started. */
+  threads: MemoryThread[] = [];
+  /** What `modules.load` finds, by URL. */
+  readonly modules: Map<string, Readonly<Record<string, unknown>>> = new Map();
   private readonly world: World;
   private readonly network: MemoryNetwork;
 
@@ -34,15 +40,24 @@ export class MemoryMachine {
   boot(logger: Logger = silentLogger, random: Random = this.world.random): Env {
     const started = new Process(this.world);
     this.process = started;
-    return {
-      clock: started,
-      scheduler: started,
+    this.threads = [];
+    const bootEnv = (owner: Process): Env => ({
+      clock: owner,
+      scheduler: owner,
       random,
-      fs: this.disk.mount(started),
-      network: this.network.attach(this.name, started),
+      fs: this.disk.mount(owner),
+      network: this.network.attach(this.name, owner),
       logger,
       tracing: silentTracing,
-    };
+      modules: { load: (url) => this.load(url) },
+    });
+    return { ...bootEnv(started), threads: memoryThreads(started, this.network, bootEnv, this.threads) };
+  }
+
+  private async load(url: string): Promise<Readonly<Record<string, unknown>>> {
+    const known = this.modules.get(url);
+    if (known === undefined) throw new Error(`no module ${url} on ${this.name}; put it into its modules`);
+    return known;
   }
 
   /** SIGKILL: the process is gone, what it wrote is there. */

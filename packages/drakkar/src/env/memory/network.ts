@@ -83,6 +83,12 @@ export class MemoryNetwork {
     this.datagrams.detach(name);
   }
 
+  /** A thread is gone: its listeners and connections, too. */
+  detachOwner(owner: Process): void {
+    for (const [address, listener] of this.listeners) if (listener.owner === owner) this.listeners.delete(address);
+    for (const socket of [...this.sockets]) if (socket.owner === owner) socket.destroy();
+  }
+
   private async listen(
     name: HostName,
     owner: Process,
@@ -163,7 +169,7 @@ class MemorySocket implements Socket {
   queuedBytes = 0;
   isEnded = false;
   private readonly network: MemoryNetwork;
-  private readonly owner: Process;
+  readonly owner: Process;
   private other: MemorySocket | undefined;
   private outgoing: Piece[] = [];
   private isFlowing = false;
