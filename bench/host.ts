@@ -5,7 +5,6 @@
 import { NodeHost, type ShardHandle } from 'drakkar';
 import { sampleAllocations } from './allocations.ts';
 import { startClients, type Load } from './clients.ts';
-import { makeStore } from './kv.ts';
 import type { BenchOptions, HostSample } from './options.ts';
 
 const { replicaId, members, dir, options } = JSON.parse(process.argv[2]) as {
@@ -16,12 +15,16 @@ const { replicaId, members, dir, options } = JSON.parse(process.argv[2]) as {
 };
 const READY_TIMEOUT_MS = 60_000;
 
-const host = await NodeHost.open({ dir, raftAddress: members[replicaId], timeoutMs: 60_000 });
+const host = await NodeHost.open({
+  dir,
+  raftAddress: members[replicaId],
+  timeoutMs: 60_000,
+  engines: options.engines ?? 1,
+});
 const shardIds = Array.from({ length: options.shards }, (_, i) => i + 1);
 for (const shardId of shardIds) {
-  await host.startReplica({ shardId, replicaId, members, snapshotEntries: options.snapshotEntries }, () =>
-    makeStore(options.sm),
-  );
+  const machine = { module: new URL('./kv.ts', import.meta.url), args: options.sm };
+  await host.startReplica({ shardId, replicaId, members, snapshotEntries: options.snapshotEntries }, machine);
 }
 await Promise.all(shardIds.map((shardId) => host.whenReady(shardId, { timeoutMs: READY_TIMEOUT_MS })));
 

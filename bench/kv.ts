@@ -55,6 +55,15 @@ class CursorStore extends ArrayStore {
   }
 }
 
+/** As a module that engines load. */
+export default function createStore(
+  _shardId: number,
+  _replicaId: number,
+  form: MachineForm,
+): StateMachine<number, number | undefined> {
+  return makeStore(form);
+}
+
 export function makeStore(form: MachineForm): StateMachine<number, number | undefined> {
   return form === 'cursor' ? new CursorStore() : new ArrayStore();
 }

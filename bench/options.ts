@@ -17,6 +17,8 @@ export interface BenchOptions {
   readonly batch: number;
   /** Leaders on all hosts, not on one. */
   readonly spread: boolean;
+  /** Engines of each host; absent means one. */
+  readonly engines?: number;
   readonly warmMs: number;
   readonly durationMs: number;
   /** Entries between automatic snapshots. */
