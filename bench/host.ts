@@ -1,30 +1,30 @@
 /**
- * One host of a benchmark run, in its own process. Its parent says when: `place` once all serve, `measure`, `digests`. Everything
- * goes over the library's public API.
+ * One host of a benchmark run, in its own process. Its parent gives orders as lines on standard input (`place` once all serve, `measure`,
+ * `digests`, `close`) and reads one JSON value for each on standard output. Everything goes over the library's public API.
  */
-import { NodeHost, type ShardHandle } from 'drakkar';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { createInterface } from 'node:readline';
+import { NodeHost } from 'drakkar';
 import { sampleAllocations } from './allocations.ts';
-import { startClients, type Load } from './clients.ts';
-import type { BenchOptions, HostSample } from './options.ts';
+import { startClients } from './clients.ts';
+import { makeStore } from './kv.ts';
+import { quantilesMs, type Load } from './load.ts';
+import { startOpenLoop } from './open-loop.ts';
+import type { HostSettings } from './hosts.ts';
+import type { BenchOptions, HostSample, Resources, ShardDigest } from './options.ts';
 
-const { replicaId, members, dir, options } = JSON.parse(process.argv[2]) as {
-  replicaId: number;
-  members: Record<number, string>;
-  dir: string;
-  options: BenchOptions;
-};
+const { replicaId, members, dir, options } = JSON.parse(process.argv[2]) as HostSettings<BenchOptions>;
 const READY_TIMEOUT_MS = 60_000;
+const DELAY_RESOLUTION_MS = 10;
 
-const host = await NodeHost.open({
-  dir,
-  raftAddress: members[replicaId],
-  timeoutMs: 60_000,
-  engines: options.engines ?? 1,
-});
+const host = await NodeHost.open({ dir, raftAddress: members[replicaId], timeoutMs: 60_000 });
+let leaderChanges = 0;
+host.on('leaderChanged', () => leaderChanges++);
 const shardIds = Array.from({ length: options.shards }, (_, i) => i + 1);
+const stores = new Map(shardIds.map((shardId) => [shardId, makeStore(options.sm)]));
 for (const shardId of shardIds) {
-  const machine = { module: new URL('./kv.ts', import.meta.url), args: options.sm };
-  await host.startReplica({ shardId, replicaId, members, snapshotEntries: options.snapshotEntries }, machine);
+  const { snapshotEntries } = options;
+  await host.startReplica({ shardId, replicaId, members, snapshotEntries }, () => stores.get(shardId)!);
 }
 await Promise.all(shardIds.map((shardId) => host.whenReady(shardId, { timeoutMs: READY_TIMEOUT_MS })));
 
@@ -32,7 +32,7 @@ const leaderOf = (shardId: number): number => (options.spread ? ((shardId - 1) %
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Moves the leaders to where the run wants them. */
-async function place(): Promise<void> {
+async function place(): Promise<string> {
   for (const shardId of shardIds) {
     while (host.shardInfo(shardId).leaderId !== leaderOf(shardId)) {
       if (host.shardInfo(shardId).role === 'leader')
@@ -40,6 +40,7 @@ async function place(): Promise<void> {
       await pause(20);
     }
   }
+  return 'placed';
 }
 
 interface Snapshot {
@@ -63,46 +64,70 @@ function snapshot(load: Load): Snapshot {
 
 async function measure(): Promise<HostSample> {
   const mine = shardIds.filter((shardId) => leaderOf(shardId) === replicaId);
-  const handles: ShardHandle[] = mine.map((shardId) => host.shard(shardId));
-  const load = startClients(handles, options, 12345 + replicaId);
+  const handles = mine.map((shardId) => host.shard(shardId));
+  const start = options.rate > 0 ? startOpenLoop : startClients;
+  const load = await start(host, handles, options, 12345 + replicaId);
+  load.drained.catch(fail);
   await pause(options.warmMs);
   load.samples = 0;
   const sampling = options.profile === '' ? undefined : await sampleAllocations();
+  const delay = monitorEventLoopDelay({ resolution: DELAY_RESOLUTION_MS });
+  delay.enable();
+  const changesBefore = leaderChanges;
   const before = snapshot(load);
-  await pause(options.durationMs);
+  const resources = await watched(options.durationMs);
   const after = snapshot(load);
+  delay.disable();
   await sampling?.stop(`${options.profile}/host-${replicaId}.allocations.tsv`);
-  const sorted = load.latencies.slice(0, Math.min(load.samples, load.latencies.length)).sort();
+  const latenciesMs = quantilesMs(load, [0.5, 0.99, 0.999]);
   load.isStopped = true;
-  const quantile = (share: number): number => sorted[Math.floor(sorted.length * share)] ?? 0;
+  await load.drained;
   return {
     writes: after.writes - before.writes,
     reads: after.reads - before.reads,
     seconds: (after.timeMs - before.timeMs) / 1000,
     cpuSeconds: after.cpuSeconds - before.cpuSeconds,
     flushes: after.flushes - before.flushes,
-    latenciesMs: [quantile(0.5), quantile(0.99), quantile(0.999)],
+    latenciesMs,
+    acknowledged: load.writes,
+    unknown: 0, // a client whose write fails ends the run
+    // The histogram holds whole intervals, the timer's own included.
+    loopDelayP99Ms: Math.max(0, delay.percentile(99) / 1e6 - DELAY_RESOLUTION_MS),
+    leaderChanges: leaderChanges - changesBefore,
+    resources,
   };
 }
 
-const digests = (): object[] => shardIds.map((shardId) => host.hash(shardId));
-
-async function obey(order: string): Promise<void> {
-  if (order === 'place') {
-    await place();
-    process.send!('placed');
-  } else if (order === 'measure') process.send!(await measure());
-  else if (order === 'digests') process.send!(digests());
-  else {
-    await host.close();
-    process.disconnect();
+/** Waits, and looks at memory now and then when that was asked for. */
+async function watched(ms: number): Promise<Resources[]> {
+  const resources: Resources[] = [];
+  if (options.sampleMs === 0) await pause(ms);
+  for (let left = ms; options.sampleMs > 0 && left > 0; left -= options.sampleMs) {
+    await pause(Math.min(left, options.sampleMs));
+    const { rss, heapUsed } = process.memoryUsage();
+    resources.push({ rssBytes: rss, heapBytes: heapUsed });
   }
+  return resources;
 }
 
-process.on('message', (order: string) => {
-  obey(order).catch((error: unknown) => {
-    console.error(error);
-    process.exit(1);
+function digests(): ShardDigest[] {
+  return shardIds.map((shardId) => {
+    const { hash, sessionHash } = host.hash(shardId);
+    return { shardId, applied: stores.get(shardId)!.applied, hash: `${hash}-${sessionHash}` };
   });
+}
+
+function fail(error: unknown): void {
+  console.error(error);
+  process.exit(1);
+}
+
+const say = (value: unknown): void => void process.stdout.write(`${JSON.stringify(value)}\n`);
+
+const orders: Record<string, () => unknown> = { place, measure, digests };
+createInterface({ input: process.stdin }).on('line', (order) => {
+  if (order === 'close') {
+    host.close().then(() => process.stdin.destroy(), fail);
+  } else Promise.resolve(orders[order]()).then(say, fail);
 });
-process.send!('serving');
+say('serving');

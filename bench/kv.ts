@@ -5,7 +5,9 @@ import type { MachineForm } from './options.ts';
 const word = (bytes: Uint8Array, at: number): number =>
   (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)) >>> 0;
 
-abstract class NumberStore {
+export abstract class NumberStore {
+  /** Commands so far; part of the state. */
+  applied = 0;
   protected readonly values = new Map<number, number>();
 
   lookup(key: number): number | undefined {
@@ -13,6 +15,7 @@ abstract class NumberStore {
   }
 
   *saveSnapshot(): Iterable<Uint8Array> {
+    yield new Uint8Array(Float64Array.of(this.applied).buffer);
     yield new Uint8Array(Uint32Array.from([...this.values].flat()).buffer);
   }
 
@@ -20,8 +23,9 @@ abstract class NumberStore {
     const chunks: Uint8Array[] = [];
     for await (const chunk of image) chunks.push(chunk);
     const u8 = Buffer.concat(chunks);
+    this.applied = u8.readDoubleLE(0);
     this.values.clear();
-    for (let at = 0; at < u8.length; at += 8) this.values.set(word(u8, at), word(u8, at + 4));
+    for (let at = 8; at < u8.length; at += 8) this.values.set(word(u8, at), word(u8, at + 4));
   }
 
   hash(): number {
@@ -34,6 +38,7 @@ abstract class NumberStore {
 
 class ArrayStore extends NumberStore implements StateMachine<number, number | undefined> {
   update(entries: readonly Entry[]): void {
+    this.applied += entries.length;
     for (let i = 0; i < entries.length; i++) {
       const entry = entries[i];
       const { bytes, offset } = entry;
@@ -46,6 +51,7 @@ class ArrayStore extends NumberStore implements StateMachine<number, number | un
 
 class CursorStore extends ArrayStore {
   updateCursor(cursor: EntryCursor): void {
+    this.applied += cursor.count;
     while (cursor.next()) {
       const { bytes, offset } = cursor;
       const value = word(bytes, offset + 4);
@@ -64,6 +70,6 @@ export default function createStore(
   return makeStore(form);
 }
 
-export function makeStore(form: MachineForm): StateMachine<number, number | undefined> {
+export function makeStore(form: MachineForm): ArrayStore {
   return form === 'cursor' ? new CursorStore() : new ArrayStore();
 }

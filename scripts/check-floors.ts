@@ -27,6 +27,7 @@ const SIDE_MAY_IMPORT: ReadonlySet<string> = new Set([
   'transport/transport.ts',
   'transport/tcp.ts',
   'tools/import.ts',
+  'transport/security.ts',
   'wal/logdb.ts',
   'wal/wal.ts',
 ]);

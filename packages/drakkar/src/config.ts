@@ -1,12 +1,20 @@
 /** Options of a host and of a replica: what they mean, their defaults, and one table that checks them. */
 import { DrakkarError } from './errors.ts';
+import {
+  IN_MEMORY_LOG_BYTES_MIN,
+  LOG_QUERY_BYTES_MAX,
+  LOG_QUERY_ENTRIES_MAX,
+  WATCH_BUFFER_BYTES_MAX,
+} from './engine/limits.ts';
 import type { Env, Logger } from './env/env.ts';
-import { ADDRESS_MAX_BYTES, ENGINES_MAX, MEMBERS_MAX } from './wire/limits.ts';
+import { ADDRESS_MAX_BYTES, ENGINES_MAX, ENTRY_MAX_BYTES, FRAME_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
 import type { SlabPool } from './wire/slab.ts';
 import type { LogDb } from './wal/logdb.ts';
 import type { GossipOptions } from './registry/gossip.ts';
 import { META_MAX_BYTES, SEEDS_MAX } from './registry/limits.ts';
 import type { Registry, RegistryContext } from './registry/registry.ts';
+import { PEER_QUEUE_MAX_BYTES } from './transport/limits.ts';
+import type { ReloadTlsOptions, TlsOptions, TransportSecurity } from './transport/security.ts';
 import { isHostId } from './transport/target.ts';
 import type { HostIdentity, Resolve, Transport } from './transport/transport.ts';
 
@@ -25,6 +33,10 @@ export interface NodeHostOptions {
   readonly timeoutMs?: number;
   /** 32 hex digits that this host goes by for ever. Default: random, made with the directory. */
   readonly hostId?: string;
+  /** Bytes that wait to be sent to one other host; what comes on top is dropped, and the protocol sends it again. Default 64 MiB, at least 24 MiB. */
+  readonly maxSendQueueBytes?: number;
+  /** Bytes received that wait for the log; above it no connection is read until half of them are written. Default 16 MiB, at least 1 MiB. */
+  readonly maxReceiveQueueBytes?: number;
   /** Hosts find one another by host id, so that their addresses may change: members are named by host ids then. */
   readonly gossip?: GossipOptions;
   /** Another way to find hosts by what members name them by. Instead of `gossip`. */
@@ -36,6 +48,8 @@ export interface NodeHostOptions {
   readonly engines?: number;
   /** Ports of engines 1, 2, … to listen at. Default: free ones, which engine 0 tells the other hosts. */
   readonly enginePorts?: readonly number[];
+  /** Certificates: every connection between hosts proves by them who it is. Default: plain connections, for trusted networks only. */
+  readonly tls?: TlsOptions;
   /** Any pino-shaped logger. Default: silence. */
   readonly logger?: Logger;
   /** The outside world; for tests and simulation. Default: this machine. */
@@ -51,6 +65,8 @@ export interface NodeHostOptions {
     resolve: Resolve;
     /** The number of the engine it is for. */
     engine: number;
+    maxSendQueueBytes: number;
+    security: TransportSecurity | undefined;
   }) => Transport;
 }
 
@@ -69,10 +85,23 @@ export interface ReplicaOptions {
   readonly preVote?: boolean;
   /** A leader without contact to a majority steps down (thesis §6.2). Default true. */
   readonly checkQuorum?: boolean;
+  /**
+   * An idle shard falls silent: after twice the election timeout without a write or read it sends no heartbeats and costs no CPU, until
+   * a proposal, a read, a message or the loss of a host wakes it. Hosts watch each other instead, so that a dead leader is
+   * noticed as soon as ever. Off on one replica, the whole shard stays awake. Default true.
+   */
+  readonly quiesce?: boolean;
   /** A snapshot is taken automatically every so many applied entries; 0 for never. Default 100,000. */
   readonly snapshotEntries?: number;
   /** Entries kept in the log behind a snapshot, for followers that lag a little. Default 10,000. */
   readonly compactionOverhead?: number;
+  /**
+   * Bytes of entries that may wait to be applied. A replica above it tells its leader, which then refuses proposals with
+   * `ERR_SYSTEM_BUSY` until less than 70 % of it wait there. Default 64 MiB, at least 4 KiB.
+   */
+  readonly maxInMemoryLogBytes?: number;
+  /** Bytes of a command proposed here. Default, and most: 8 MiB. */
+  readonly maxPayloadBytes?: number;
 }
 
 /** Every asynchronous call takes these. */
@@ -91,6 +120,40 @@ export interface SnapshotOptions extends CallOptions {
    */
   readonly exportTo?: string;
 }
+
+/** Options of `propose`, of a host, a handle or a session. */
+export interface ProposeOptions extends CallOptions {
+  /**
+   * Called once with the index of the entry when it is known here to be committed: it is decided that it will be applied. Always before
+   * the call is answered; not at all when it fails before that. What it throws is logged.
+   */
+  readonly onCommit?: (index: number) => void;
+}
+
+/** Options of `queryLog`. */
+export interface LogQueryOptions extends CallOptions {
+  /** First entry asked for; 1 or more. */
+  readonly firstIndex: number;
+  /** Last entry asked for, inclusive. Default: the last that is known here to be committed. */
+  readonly lastIndex?: number;
+  /** Entries given at most. Default 100,000, which is also the most. */
+  readonly maxEntries?: number;
+  /** Bytes given at most, each entry counted with 64 for itself; one entry is given however large. Default 4 MiB, at most 64 MiB. */
+  readonly maxBytes?: number;
+}
+
+/** Options of `watch`. */
+export interface WatchOptions {
+  /** First entry wanted; may be one that does not exist yet. Default: the first that is committed after the call. */
+  readonly fromIndex?: number;
+  /** Bytes kept for a consumer that is slower than the shard; what does not fit is read from the log again. Default 1 MiB. */
+  readonly bufferBytes?: number;
+  /** Ends the watch with `ERR_ABORTED`. */
+  readonly signal?: AbortSignal;
+}
+
+/** Options of `watchLeader`. */
+export type LeaderWatchOptions = Pick<WatchOptions, 'signal'>;
 
 export interface Rule {
   readonly required?: boolean;
@@ -158,11 +221,14 @@ const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
   deploymentId: isInteger(1, MAX_ID),
   rttMs: isInteger(1, 10_000),
   timeoutMs: isInteger(1, 86_400_000),
+  maxSendQueueBytes: isInteger(FRAME_MAX_BYTES, MAX_ID),
+  maxReceiveQueueBytes: isInteger(1024 * 1024, MAX_ID),
   hostId: {
     allowed: '32 lower-case hex digits',
     accepts: (value) => typeof value === 'string' && isHostId(value),
   },
   gossip: isObject,
+  tls: isObject,
   registry: isFunction,
   engines: isInteger(1, ENGINES_MAX),
   enginePorts: {
@@ -184,8 +250,11 @@ const REPLICA_RULES: Record<keyof ReplicaOptions, Rule> = {
   heartbeatRtt: isInteger(1, 100_000),
   preVote: isBoolean,
   checkQuorum: isBoolean,
+  quiesce: isBoolean,
   snapshotEntries: isInteger(0, MAX_ID),
   compactionOverhead: isInteger(0, MAX_ID),
+  maxInMemoryLogBytes: isInteger(IN_MEMORY_LOG_BYTES_MIN, MAX_ID),
+  maxPayloadBytes: isInteger(1, ENTRY_MAX_BYTES),
 };
 
 const isKey = (value: unknown): boolean => value instanceof Uint8Array && value.length === 32;
@@ -211,6 +280,25 @@ const GOSSIP_RULES: Record<keyof GossipOptions, Rule> = {
   periodMs: isInteger(10, 60_000),
 };
 
+const isPemOrPath: Rule = { ...isText, allowed: 'PEM text or the path of a file with it' };
+const TLS_FILE_RULES = { ca: isPemOrPath, cert: isPemOrPath, key: isPemOrPath, crl: isPemOrPath };
+
+const TLS_RULES: Record<keyof TlsOptions, Rule> = {
+  ca: required(isPemOrPath),
+  cert: required(isPemOrPath),
+  key: required(isPemOrPath),
+  crl: isPemOrPath,
+  roles: {
+    allowed: 'one or more URIs',
+    accepts: (value) =>
+      Array.isArray(value) && value.length > 0 && value.every((uri) => typeof uri === 'string' && URL.canParse(uri)),
+  },
+  connectionMaxAgeMs: isInteger(1000, 604_800_000),
+  reloadIntervalMs: isInteger(0, 86_400_000),
+};
+
+const RELOAD_TLS_RULES: Record<keyof ReloadTlsOptions, Rule> = { ...TLS_FILE_RULES, disconnect: isBoolean };
+
 const CALL_RULES: Record<keyof CallOptions, Rule> = {
   timeoutMs: isInteger(1, 86_400_000),
   signal: {
@@ -220,6 +308,25 @@ const CALL_RULES: Record<keyof CallOptions, Rule> = {
 };
 
 const SNAPSHOT_RULES: Record<keyof SnapshotOptions, Rule> = { ...CALL_RULES, exportTo: isText };
+
+const PROPOSE_RULES: Record<keyof ProposeOptions, Rule> = { ...CALL_RULES, onCommit: isFunction };
+
+const LOG_QUERY_RULES: Record<keyof LogQueryOptions, Rule> = {
+  ...CALL_RULES,
+  firstIndex: required(isInteger(1, MAX_ID)),
+  lastIndex: isInteger(1, MAX_ID),
+  maxEntries: isInteger(1, LOG_QUERY_ENTRIES_MAX),
+  maxBytes: isInteger(1, LOG_QUERY_BYTES_MAX),
+};
+
+const WATCH_RULES: Record<keyof WatchOptions, Rule> = {
+  fromIndex: isInteger(1, MAX_ID),
+  bufferBytes: isInteger(1024, WATCH_BUFFER_BYTES_MAX),
+  signal: CALL_RULES.signal,
+};
+
+/** Never shown, not even in part, unless there is nothing in it. */
+const SECRETS: ReadonlySet<string> = new Set(['key', 'keys']);
 
 export function check(what: string, options: unknown, rules: Readonly<Record<string, Rule>>): void {
   if (typeof options !== 'object' || options === null) {
@@ -235,7 +342,10 @@ export function check(what: string, options: unknown, rules: Readonly<Record<str
     const value = (options as Record<string, unknown>)[name];
     if (value === undefined && rule.required !== true) continue;
     if (value === undefined || !rule.accepts(value)) {
-      throw new DrakkarError('ERR_INVALID_OPTION', `${what}: ${name} is ${show(value)}; expected ${rule.allowed}`);
+      throw new DrakkarError(
+        'ERR_INVALID_OPTION',
+        `${what}: ${name} is ${SECRETS.has(name) ? hide(value) : show(value)}; expected ${rule.allowed}`,
+      );
     }
   }
 }
@@ -249,8 +359,13 @@ function show(value: unknown): string {
   }
 }
 
+function hide(value: unknown): string {
+  return value === undefined || (Array.isArray(value) && value.length === 0) ? show(value) : 'something else';
+}
+
 export function checkHostOptions(options: NodeHostOptions): void {
   check('NodeHost.open', options, HOST_RULES);
+  if (options.tls !== undefined) check('NodeHost.open: tls', options.tls, TLS_RULES);
   if (options.gossip === undefined) return;
   check('NodeHost.open: gossip', options.gossip, GOSSIP_RULES);
   if (options.registry !== undefined) {
@@ -275,6 +390,10 @@ export function checkThreads(options: NodeHostOptions, threads: Env['threads']):
       `NodeHost.open: ${name} cannot be handed to another thread; leave it out, or set engines to 1`,
     );
   }
+}
+
+export function checkReloadTlsOptions(options: ReloadTlsOptions): void {
+  check('reloadTls', options, RELOAD_TLS_RULES);
 }
 
 export function checkReplicaOptions(options: ReplicaOptions): void {
@@ -303,13 +422,40 @@ export function checkSnapshotOptions(options: SnapshotOptions): void {
   check('requestSnapshot', options, SNAPSHOT_RULES);
 }
 
+export function checkProposeOptions(what: string, options: ProposeOptions): void {
+  check(what, options, PROPOSE_RULES);
+}
+
+export function checkLogQueryOptions(options: LogQueryOptions): void {
+  check('queryLog', options, LOG_QUERY_RULES);
+  const { firstIndex, lastIndex } = options;
+  if (lastIndex !== undefined && lastIndex < firstIndex) {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      `queryLog: lastIndex is ${lastIndex}; expected firstIndex (${firstIndex}) or more`,
+    );
+  }
+}
+
+export function checkWatchOptions(options: WatchOptions): void {
+  check('watch', options, WATCH_RULES);
+}
+
+export function checkLeaderWatchOptions(options: LeaderWatchOptions): void {
+  check('watchLeader', options, { signal: CALL_RULES.signal });
+}
+
 export const DEFAULTS = {
   deploymentId: 1,
   engines: 1,
   rttMs: 20,
   timeoutMs: 5000,
+  maxSendQueueBytes: PEER_QUEUE_MAX_BYTES,
+  maxReceiveQueueBytes: 16 * 1024 * 1024,
   electionRtt: 50,
   heartbeatRtt: 5,
   snapshotEntries: 100_000,
   compactionOverhead: 10_000,
+  maxInMemoryLogBytes: 64 * 1024 * 1024,
+  maxPayloadBytes: ENTRY_MAX_BYTES,
 } as const;

@@ -15,6 +15,7 @@ import { mergeMetrics } from './metrics.ts';
 import type { Registry } from './registry/registry.ts';
 import { ThreadClient } from './threads/client.ts';
 import type { EngineReport } from './threads/protocol.ts';
+import type { ReloadTlsOptions } from './transport/security.ts';
 import type { RemoteShard } from './threads/remote-shard.ts';
 
 /** The first module of a thread, beside this one, in the sources as in the build. */
@@ -235,6 +236,12 @@ export class EngineThreads {
     const shard = this.shard(shardId);
     if (shard.ended !== undefined) throw shard.ended;
     return this.engineOf(shardId)!.client.ask(method, args);
+  }
+
+  /** Certificates are read by each thread for itself. */
+  async reloadTls(change: ReloadTlsOptions): Promise<void> {
+    const alive = this.clients.filter(({ failure }) => failure === undefined);
+    await Promise.all(alive.map((client) => client.call('reloadTls', [change])));
   }
 
   // What the host tells about itself.

@@ -26,6 +26,7 @@ export const ERROR_TABLE = {
   // The host and its directory.
   ERR_CLOSED: no,
   ERR_ADDRESS_IN_USE: again,
+  ERR_TLS_CONFIG: no,
   ERR_DIR_LOCKED: again,
   ERR_DIR_FOREIGN: no,
   ERR_DIR_FORMAT: no,
@@ -54,9 +55,11 @@ export const ERROR_TABLE = {
   ERR_TRANSFER_ABORTED: again,
   // Disk and log.
   ERR_DISK_FULL: again,
+  ERR_DISK_STALLED: again,
   ERR_DISK_FAILED: unknown,
   ERR_LOG_CORRUPT: no,
   ERR_LOG_COMPACTED: no,
+  ERR_LOG_OUT_OF_RANGE: again,
   ERR_SNAPSHOT_CORRUPT: no,
   ERR_LIMIT: again,
   // The wire.
@@ -76,6 +79,13 @@ export interface DrakkarErrorOptions {
   readonly cause?: unknown;
   /** Overrides the table when the place that fails knows more, e.g. a stop before the entry was sealed. */
   readonly outcome?: Outcome;
+  readonly available?: AvailableRange;
+}
+
+/** Indexes of committed entries that a host still has, both inclusive. */
+export interface AvailableRange {
+  readonly firstIndex: number;
+  readonly lastIndex: number;
 }
 
 /** An error with a stable `code`; `retryable` and `outcome` tell the caller what it may do. */
@@ -83,6 +93,8 @@ export class DrakkarError extends Error {
   readonly code: ErrorCode;
   readonly retryable: boolean;
   readonly outcome: Outcome;
+  /** With `ERR_LOG_COMPACTED` and `ERR_LOG_OUT_OF_RANGE`: what could have been asked for. */
+  readonly available: AvailableRange | undefined;
   readonly [BRAND] = true;
 
   constructor(code: ErrorCode, message: string, options: DrakkarErrorOptions = {}) {
@@ -91,6 +103,7 @@ export class DrakkarError extends Error {
     this.code = code;
     this.retryable = ERROR_TABLE[code].retryable;
     this.outcome = options.outcome ?? ERROR_TABLE[code].outcome;
+    this.available = options.available;
   }
 
   static is(value: unknown, code?: ErrorCode): value is DrakkarError {

@@ -1,10 +1,22 @@
 /** The face of the library. What is not exported here is nobody's to rely on. */
 export { NodeHost } from './nodehost.ts';
-export type { CallOptions, NodeHostOptions, ReplicaOptions, SnapshotOptions } from './config.ts';
-export { DrakkarError, ERROR_TABLE, type ErrorCode, type Outcome } from './errors.ts';
+export type {
+  CallOptions,
+  LeaderWatchOptions,
+  LogQueryOptions,
+  NodeHostOptions,
+  ProposeOptions,
+  ReplicaOptions,
+  SnapshotOptions,
+  WatchOptions,
+} from './config.ts';
+export { DrakkarError, ERROR_TABLE, type AvailableRange, type ErrorCode, type Outcome } from './errors.ts';
 export { HOST_EVENTS, type HostEventMap, type HostEventName, type HostListener } from './events.ts';
 export type { HostInfo, MemberProgress, PeerInfo, ShardInfo, StoppedShardInfo } from './info.ts';
 export { TRACE_CHANNELS, type TraceMessages } from './engine/trace.ts';
+export type { Leadership } from './engine/leader-watch.ts';
+export type { LogEntry, LogEntryKind } from './engine/log-entries.ts';
+export type { LogQueryResult } from './engine/onlookers.ts';
 export type { ProposeCallback } from './engine/pending-ring.ts';
 export { Entry } from './rsm/state-machine.ts';
 export type { EntryCursor, Result, SnapshotContext, StateMachine, StateMachineFactory } from './rsm/state-machine.ts';
@@ -42,4 +54,5 @@ export type {
 export type { GossipOptions } from './registry/gossip.ts';
 export { createGossipRegistry } from './registry/gossip.ts';
 export type { KnownHost, Registry, RegistryContext } from './registry/registry.ts';
+export type { ReloadTlsOptions, TlsFiles, TlsOptions, TransportSecurity } from './transport/security.ts';
 export { createTcpTransport, type TcpTransportOptions } from './transport/tcp.ts';

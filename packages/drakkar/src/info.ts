@@ -33,6 +33,8 @@ export interface ShardInfo {
   readonly state: ReplicaStatus;
   readonly failure: DrakkarError | undefined;
   readonly role: Role;
+  /** Idle, and silent until somebody wants something. */
+  readonly quiesced: boolean;
   /** 0: none known. */
   readonly leaderId: number;
   readonly term: number;
@@ -46,8 +48,14 @@ export interface ShardInfo {
   readonly pendingReads: number;
   /** Committed and not applied here. */
   readonly applyLagEntries: number;
-  /** Bytes in the log that are not applied yet. */
+  /** Bytes in the log that are not applied yet; see `maxInMemoryLogBytes`. */
   readonly unappliedBytes: number;
+  /** Why proposals are refused here at the moment. */
+  readonly refusing: DrakkarError | undefined;
+  /** On the leader: the member that is too busy for more entries, 0 for none. */
+  readonly heldBackBy: number;
+  /** Change streams and leader watches that run here. */
+  readonly watches: number;
   readonly sessions: number;
   /** A snapshot is taken, received or installed. */
   readonly isSnapshotting: boolean;
@@ -102,6 +110,7 @@ export function describeShard(replica: Replica): ShardInfo {
     state: replica.status,
     failure: replica.failure,
     role: raft.role,
+    quiesced: raft.isQuiesced,
     leaderId: raft.leaderId,
     term: raft.term,
     commitIndex: raft.commitIndex,
@@ -114,6 +123,9 @@ export function describeShard(replica: Replica): ShardInfo {
     pendingReads: replica.reads.count,
     applyLagEntries: raft.commitIndex - raft.appliedIndex,
     unappliedBytes: raft.log.unappliedBytes,
+    refusing: replica.heldOff,
+    heldBackBy: raft.isLeader ? raft.heldBackBy : 0,
+    watches: replica.onlookers.watchCount,
     sessions: replica.rsm.sessionCount,
     isSnapshotting: replica.isSnapshotting,
     members: Object.fromEntries(replica.membership.voters),

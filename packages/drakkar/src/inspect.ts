@@ -37,6 +37,10 @@ export class ReplicaView {
     return this.replica.raft.role;
   }
 
+  get isQuiesced(): boolean {
+    return this.replica.raft.isQuiesced;
+  }
+
   get leaderId(): number {
     return this.replica.raft.leaderId;
   }

@@ -17,6 +17,7 @@ import { mergeMetrics, renderMetrics } from './metrics.ts';
 import type { StateMachineFactory } from './rsm/state-machine.ts';
 import type { Registry } from './registry/registry.ts';
 import type { EngineReport } from './threads/protocol.ts';
+import type { TransportSecurity } from './transport/security.ts';
 import { createTcpTransport } from './transport/tcp.ts';
 import { openWal } from './wal/wal.ts';
 import { SlabPool } from './wire/slab.ts';
@@ -26,6 +27,7 @@ export interface EngineContext {
   readonly options: NodeHostOptions;
   readonly directory: HostDirectory;
   readonly registry: Registry;
+  readonly security: TransportSecurity | undefined;
   readonly events: HostEvents;
   readonly trace: Trace;
   readonly tickMs: number;
@@ -116,6 +118,9 @@ export class LocalEngines {
         heartbeatTicks: options.heartbeatRtt ?? DEFAULTS.heartbeatRtt,
         preVote: options.preVote ?? true,
         checkQuorum: options.checkQuorum ?? true,
+        quiesce: options.quiesce ?? true,
+        maxInMemoryLogBytes: options.maxInMemoryLogBytes ?? DEFAULTS.maxInMemoryLogBytes,
+        maxPayloadBytes: options.maxPayloadBytes ?? DEFAULTS.maxPayloadBytes,
         snapshotEntries: options.snapshotEntries ?? DEFAULTS.snapshotEntries,
         compactionOverhead: options.compactionOverhead ?? DEFAULTS.compactionOverhead,
         snapshotsDir: engine.snapshotsDir,
@@ -220,7 +225,7 @@ export class LocalEngines {
 
 /** Opens the log, begins to listen. */
 async function openEngine(engines: LocalEngines, paths: EnginePaths): Promise<Engine> {
-  const { env, options, directory, registry, events, trace, tickMs } = engines.condition;
+  const { env, options, directory, registry, security, events, trace, tickMs } = engines.condition;
   const { number } = paths;
   const pool = new SlabPool();
   const log = await (options.logDb ?? openWal)({ env, dir: paths.walDir, pool });
@@ -232,6 +237,8 @@ async function openEngine(engines: LocalEngines, paths: EnginePaths): Promise<En
       pool,
       engine: number,
       resolve: (target) => registry.resolve(target),
+      maxSendQueueBytes: options.maxSendQueueBytes ?? DEFAULTS.maxSendQueueBytes,
+      security,
     });
     const engine = new Engine({
       env,
@@ -243,6 +250,7 @@ async function openEngine(engines: LocalEngines, paths: EnginePaths): Promise<En
       pool,
       events,
       tickMs,
+      maxInboundBytes: options.maxReceiveQueueBytes ?? DEFAULTS.maxReceiveQueueBytes,
       trace,
       identity: directory.identity,
       condemn: (newestStart, error) => engines.condemn(newestStart, error),

@@ -48,6 +48,7 @@ const HOST_GAUGES: Record<string, readonly [help: string, value: (engine: Engine
     (_, replicas) => replicas.reduce((most, r) => Math.max(most, lagOf(r)), 0),
   ],
   snapshots_sending: ['Snapshots on their way to others.', (engine) => engine.snapshots.sendingCount],
+  shards_quiesced: ['Replicas that are silent.', (_, replicas) => count(replicas, (r) => r.raft.isQuiesced)],
   peers: ['Hosts that this one sends to.', (_, replicas) => peersOf(replicas).length],
   peers_connected: ['Of them, those connected.', (_, replicas) => count(peersOf(replicas), (p) => p.connected)],
   peers_queued_bytes: [
@@ -83,6 +84,7 @@ const COUNTED: Readonly<Record<string, string>> = {
   'log.segmentsMade': 'Segments of the log begun.',
   'log.segmentsFreed': 'Segments of the log freed.',
   'log.blocksMoved': 'Blocks moved out of old segments.',
+  'log.statesMoved': 'State records moved out of old segments.',
   'transport.connectionsUp': 'Connections to peers that came up.',
   'transport.connectionsFailed': 'Connections to peers that could not be made.',
   'transport.framesSent': 'Frames given to connections.',
@@ -102,6 +104,9 @@ export function renderMetrics(engine: Engine, events: HostEvents): string {
     metric(lines, name, type, help, [['', value]]);
   for (const [name, [help, value]] of Object.entries(HOST_GAUGES)) one(name, 'gauge', help, value(engine, replicas));
   const { turns, forwardsDropped, messagesRefused, snapshotsFailed } = engine.counters;
+  one('quiesced_total', 'counter', 'How often a replica fell silent.', engine.counters.quiesced);
+  const woken = Object.entries(engine.counters.woken).map(([cause, times]): Sample => [`{cause="${cause}"}`, times]);
+  metric(lines, 'woken_total', 'counter', 'How often a silent replica woke, by cause.', woken);
   one('engine_turns_total', 'counter', 'Turns of the engine.', turns);
   one('forwards_dropped_total', 'counter', 'Forwarded proposals that could not be taken.', forwardsDropped);
   one('messages_refused_total', 'counter', 'Messages of hosts that may not speak for the replica.', messagesRefused);

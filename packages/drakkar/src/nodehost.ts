@@ -6,15 +6,27 @@ import {
   DEFAULTS,
   checkCallOptions,
   checkHostOptions,
+  checkLeaderWatchOptions,
+  checkLogQueryOptions,
+  checkReloadTlsOptions,
   checkReplicaOptions,
   checkThreads,
   checkSnapshotOptions,
+  checkWatchOptions,
   type CallOptions,
+  type LeaderWatchOptions,
+  type LogQueryOptions,
+  type ProposeOptions,
+  type WatchOptions,
   type NodeHostOptions,
   type ReplicaOptions,
   type SnapshotOptions,
 } from './config.ts';
 import { openDirectory, type HostDirectory } from './engine/directory.ts';
+import type { Leadership } from './engine/leader-watch.ts';
+import { LOG_QUERY_BYTES, LOG_QUERY_ENTRIES_MAX, WATCH_BUFFER_BYTES } from './engine/limits.ts';
+import type { LogEntry } from './engine/log-entries.ts';
+import type { LogQueryResult } from './engine/onlookers.ts';
 import type { ProposeCallback } from './engine/pending-ring.ts';
 import type { Replica } from './engine/replica.ts';
 import { EngineThreads, notHere } from './engine-threads.ts';
@@ -22,7 +34,7 @@ import type { Env, ThreadMain } from './env/env.ts';
 import { exportSnapshot } from './engine/snapshot-export.ts';
 import { Trace } from './engine/trace.ts';
 import { createNodeEnv } from './env/node/index.ts';
-import { DrakkarError, diskErrorOf } from './errors.ts';
+import { DrakkarError, diskErrorOf, type Outcome } from './errors.ts';
 import { HostEvents, type HostEventName, type HostListener } from './events.ts';
 import { describeShard, type HostInfo, type ShardInfo } from './info.ts';
 import { LocalEngines } from './local-engines.ts';
@@ -31,8 +43,11 @@ import { createRegistry } from './registry/index.ts';
 import type { KnownHost, Registry } from './registry/registry.ts';
 import type { Result } from './rsm/state-machine.ts';
 import { Session } from './session.ts';
-import { ShardHandle, type ShardTarget } from './shard-handle.ts';
+import { ShardHandle, notAcross, type ShardTarget } from './shard-handle.ts';
 import { serveThread, type ServedHost, type ThreadOpening } from './threads/server.ts';
+import { TransportSecurity, type ReloadTlsOptions } from './transport/security.ts';
+import { whenReady } from './when-ready.ts';
+import { within } from './within.ts';
 
 const NO_OPTIONS: CallOptions = {};
 
@@ -41,6 +56,7 @@ export class NodeHost {
   private readonly directory: HostDirectory;
   private readonly registry: Registry;
   private readonly options: NodeHostOptions;
+  private readonly security: TransportSecurity | undefined;
   /** Those of this thread; none when they run in threads of their own. */
   private readonly engines: LocalEngines;
   /** What runs in threads: shards are there, and calls go there. */
@@ -58,7 +74,7 @@ export class NodeHost {
    * Opens the host: takes the directory, reads the log, begins to listen.
    *
    * @throws ERR_INVALID_OPTION, ERR_DIR_LOCKED, ERR_DIR_FOREIGN, ERR_DIR_FORMAT, ERR_DIR_PERMISSIONS, ERR_DIR_CORRUPT,
-   * ERR_ADDRESS_IN_USE, ERR_DISK_FULL, ERR_DISK_FAILED, ERR_ENGINE_FAILED
+   * ERR_ADDRESS_IN_USE, ERR_TLS_CONFIG, ERR_DISK_FULL, ERR_DISK_FAILED, ERR_ENGINE_FAILED
    */
   static async open(options: NodeHostOptions): Promise<NodeHost> {
     checkHostOptions(options);
@@ -67,11 +83,15 @@ export class NodeHost {
     checkThreads(options, env.threads);
     const { deploymentId = DEFAULTS.deploymentId, engines = DEFAULTS.engines, dir, raftAddress, hostId } = options;
     const mayMove = options.gossip !== undefined || options.registry !== undefined;
+    let security: TransportSecurity | undefined;
     try {
+      if (options.tls !== undefined) security = await TransportSecurity.open(env, options.tls, deploymentId);
       const directory = await openDirectory(env, dir, { deploymentId, raftAddress, hostId, mayMove }, engines);
       try {
+        // Where hosts may move, they are known by their ids.
+        security?.start([mayMove ? directory.identity.hostId : raftAddress], directory.identity);
         const registry = createRegistry(options, { env, identity: directory.identity });
-        const host = new NodeHost(env, options, directory, registry);
+        const host = new NodeHost(env, options, directory, registry, security);
         await host.openEngines(engines);
         return host;
       } catch (error) {
@@ -79,6 +99,7 @@ export class NodeHost {
         throw error;
       }
     } catch (error) {
+      security?.close();
       throw diskErrorOf(error, `the directory ${options.dir}`);
     }
   }
@@ -96,6 +117,7 @@ export class NodeHost {
 
   private async openThreads(count: number): Promise<void> {
     const { env, options, directory, registry, events, tickMs } = this;
+    this.security?.close(); // here they were only checked: every thread reads its certificates itself
     const { logDb, transport } = options;
     const own = { ...(logDb === undefined ? {} : { logDb }), ...(transport === undefined ? {} : { transport }) };
     const run: ThreadMain = (side, threadEnv) => {
@@ -106,22 +128,28 @@ export class NodeHost {
 
   /** For a thread: the part of a host that runs there. */
   private static async openPart(
-    { env, directory, registry, options, onEvent }: ThreadOpening,
+    { env, directory, registry, mayMove, options, onEvent }: ThreadOpening,
     own: Partial<NodeHostOptions>,
     parts: NodeHost[],
   ): Promise<ServedHost> {
-    const host = new NodeHost(env, { ...options, ...own } as NodeHostOptions, directory, registry, onEvent);
+    const all = { ...options, ...own } as NodeHostOptions;
+    const { tls, raftAddress } = all;
+    const { identity } = directory;
+    const security = tls && (await TransportSecurity.open(env, tls, identity.deploymentId));
+    const host = new NodeHost(env, all, directory, registry, security, onEvent);
     parts.push(host);
     try {
+      security?.start([mayMove ? identity.hostId : raftAddress], identity);
       await host.openEngines(1);
     } catch (error) {
+      security?.close();
       throw diskErrorOf(error, `the directory ${host.options.dir}`);
     }
     const methods = host.engines.partMethods();
-    const all = host as unknown as typeof methods;
+    const others = host as unknown as typeof methods;
     return {
       replicaOf: (shardId) => host.replicaOf(shardId),
-      call: (method, args) => (methods[method] ?? all[method].bind(host))(...args),
+      call: (method, args) => (methods[method] ?? others[method].bind(host))(...args),
     };
   }
 
@@ -130,27 +158,21 @@ export class NodeHost {
     options: NodeHostOptions,
     directory: HostDirectory,
     registry: Registry,
+    security: TransportSecurity | undefined,
     tap?: ThreadOpening['onEvent'],
   ) {
     this.env = env;
     this.options = options;
     this.directory = directory;
     this.registry = registry;
+    this.security = security;
     const trace = new Trace(env.tracing, options.raftAddress);
     this.events = new HostEvents(env, trace, tap);
     this.tickMs = options.rttMs ?? DEFAULTS.rttMs;
     this.timeoutMs = options.timeoutMs ?? DEFAULTS.timeoutMs;
     const { events, tickMs } = this;
-    this.engines = new LocalEngines({
-      env,
-      options,
-      directory,
-      registry,
-      events,
-      trace,
-      tickMs,
-      isPart: tap !== undefined,
-    });
+    const isPart = tap !== undefined;
+    this.engines = new LocalEngines({ env, options, directory, registry, security, events, trace, tickMs, isPart });
   }
 
   /** 128 random bits as hex, made with the directory. */
@@ -245,7 +267,7 @@ export class NodeHost {
    * @throws ERR_SHARD_NOT_FOUND, ERR_NO_LEADER, ERR_NOT_LEADER, ERR_SYSTEM_BUSY, ERR_PAYLOAD_TOO_BIG, ERR_TIMEOUT, ERR_ABORTED,
    * ERR_DROPPED, ERR_DISK_FULL, ERR_SHARD_STOPPED, ERR_SHARD_FAILED
    */
-  propose(shardId: number, command: Uint8Array, options: CallOptions = NO_OPTIONS): Promise<Result> {
+  propose(shardId: number, command: Uint8Array, options: ProposeOptions = NO_OPTIONS): Promise<Result> {
     const handle = this.handles.get(shardId);
     if (handle !== undefined) return handle.propose(command, options);
     return this.attempt(() => this.shard(shardId).propose(command, options));
@@ -281,6 +303,54 @@ export class NodeHost {
    */
   staleRead(shardId: number, query: unknown): unknown {
     return this.shard(shardId).staleRead(query);
+  }
+
+  // The log.
+
+  /**
+   * Committed entries `[firstIndex, lastIndex]` from this host's log. May give fewer than asked for, but at least one: `nextIndex` says
+   * where to go on.
+   *
+   * @throws ERR_LOG_COMPACTED and ERR_LOG_OUT_OF_RANGE, both with the range that is `available`; ERR_SYSTEM_BUSY, ERR_TIMEOUT,
+   * ERR_ABORTED, ERR_SHARD_NOT_FOUND, ERR_SHARD_FAILED, ERR_LOG_CORRUPT, ERR_DISK_FAILED
+   */
+  async queryLog(shardId: number, options: LogQueryOptions): Promise<LogQueryResult> {
+    checkLogQueryOptions(options);
+    if (this.threads !== undefined) return this.pass('queryLog', shardId, [options], options);
+    const replica = this.replicaOf(shardId);
+    if (replica.status !== 'running') throw replica.unavailable();
+    const { firstIndex, lastIndex, maxEntries = LOG_QUERY_ENTRIES_MAX, maxBytes = LOG_QUERY_BYTES } = options;
+    const ended = new AbortController();
+    const work = replica.onlookers.query(firstIndex, lastIndex, { maxEntries, maxBytes }, ended.signal);
+    return this.within(work, options, 'nothing was changed', 'not-applied').finally(() => ended.abort());
+  }
+
+  /**
+   * A change stream: the committed entries of a shard in order, as long as it is iterated. Every iteration begins anew at `fromIndex`. Ends
+   * when the replica is stopped or the host closed; throws ERR_SHARD_FAILED when the replica fails, ERR_LOG_COMPACTED with the
+   * range that is `available` when its next entry was given up behind a snapshot, ERR_ABORTED on `signal`, ERR_SYSTEM_BUSY
+   * beyond 64 streams of a shard. Not with several engines: shards live in other threads then, which streams do not cross.
+   *
+   * @throws ERR_INVALID_OPTION, ERR_SHARD_NOT_FOUND
+   */
+  watch(shardId: number, options: WatchOptions = {}): AsyncIterable<LogEntry> {
+    checkWatchOptions(options);
+    if (this.threads !== undefined) throw notAcross('watch');
+    const replica = this.replicaOf(shardId);
+    const { fromIndex = replica.raft.commitIndex + 1, bufferBytes = WATCH_BUFFER_BYTES, signal } = options;
+    return replica.onlookers.watchLog(fromIndex, bufferBytes, signal);
+  }
+
+  /**
+   * Who leads the shard, as this replica knows it: at once what is, then what becomes. Ends as `watch` does. With several
+   * engines listen to `leaderChanged` instead.
+   *
+   * @throws ERR_INVALID_OPTION, ERR_SHARD_NOT_FOUND
+   */
+  watchLeader(shardId: number, options: LeaderWatchOptions = {}): AsyncIterable<Leadership> {
+    checkLeaderWatchOptions(options);
+    if (this.threads !== undefined) throw notAcross('watchLeader');
+    return this.replicaOf(shardId).onlookers.watchLeader(options.signal);
   }
 
   // Care.
@@ -333,27 +403,28 @@ export class NodeHost {
     });
   }
 
+  /**
+   * Reads the certificates again (`tls`), with `change` in place of what it names. New connections use them from then on, those that are up
+   * are replaced without a gap, or ended where that is asked. What does not hold is refused and changes nothing.
+   *
+   * @throws ERR_TLS_CONFIG, ERR_INVALID_OPTION
+   */
+  async reloadTls(change: ReloadTlsOptions = {}): Promise<void> {
+    checkReloadTlsOptions(change);
+    this.assertOpen();
+    if (this.security === undefined)
+      throw new DrakkarError('ERR_INVALID_OPTION', 'reloadTls: the host was opened without tls');
+    await this.security.reload(change);
+    await this.threads?.reloadTls(change);
+  }
+
   /** Resolves when a leader is known and this replica has applied all that was committed when it was asked. */
   async whenReady(shardId: number, options: CallOptions = NO_OPTIONS): Promise<void> {
     checkCallOptions('whenReady', options);
     if (this.threads !== undefined) return this.pass('whenReady', shardId, [options], options);
     const replica = this.replicaOf(shardId);
-    const deadline = this.env.clock.nowMs() + (options.timeoutMs ?? this.timeoutMs);
-    for (;;) {
-      if (replica.status !== 'running') throw replica.unavailable();
-      const leftMs = deadline - this.env.clock.nowMs();
-      if (leftMs <= 0)
-        throw new DrakkarError('ERR_TIMEOUT', `shard ${shardId} was not ready in time`, { outcome: 'not-applied' });
-      try {
-        // A linearizable read of nothing: answered only when both hold.
-        await this.shard(shardId).barrier(leftMs);
-        return;
-      } catch (error) {
-        if (options.signal?.aborted === true) throw new DrakkarError('ERR_ABORTED', 'the call was aborted');
-        if (!DrakkarError.is(error) || !error.retryable) throw error;
-        await new Promise<void>((resolve) => void this.env.scheduler.after(this.tickMs, resolve));
-      }
-    }
+    const { env, tickMs, timeoutMs } = this;
+    await whenReady(replica, this.shard(shardId), { env, tickMs, timeoutMs }, options);
   }
 
   /** With several engines this, `info`, `hash` and `metrics` wait, standing still, until the engines' threads have answered. */
@@ -406,6 +477,7 @@ export class NodeHost {
     await this.engines.close(error);
     await this.threads?.close();
     await this.registry.close();
+    this.security?.close();
     await this.directory.release();
   }
 
@@ -441,21 +513,7 @@ export class NodeHost {
     }
   }
 
-  /** `work` under the caller's deadline and signal; it goes on without them. */
-  private within<T>(work: Promise<T>, options: CallOptions, meanwhile: string): Promise<T> {
-    const { signal } = options;
-    const timeoutMs = options.timeoutMs ?? this.timeoutMs;
-    return new Promise((resolve, reject) => {
-      const timer = this.env.scheduler.after(timeoutMs, () => {
-        reject(new DrakkarError('ERR_TIMEOUT', `not done within ${timeoutMs} ms; ${meanwhile}`));
-      });
-      const onAbort = (): void => reject(new DrakkarError('ERR_ABORTED', `the call was aborted; ${meanwhile}`));
-      if (signal?.aborted === true) onAbort();
-      signal?.addEventListener('abort', onAbort, { once: true });
-      work.then(resolve, reject).finally(() => {
-        timer.cancel();
-        signal?.removeEventListener('abort', onAbort);
-      });
-    });
+  private within<T>(work: Promise<T>, options: CallOptions, meanwhile: string, outcome?: Outcome): Promise<T> {
+    return within(this.env, work, options, this.timeoutMs, meanwhile, outcome);
   }
 }

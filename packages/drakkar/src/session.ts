@@ -3,13 +3,14 @@
  * the same series, until the deadline. One command is under way at a time; further calls queue behind it.
  */
 import { DrakkarError } from './errors.ts';
-import type { CallOptions } from './config.ts';
+import type { CallOptions, ProposeOptions } from './config.ts';
 import type { Env } from './env/env.ts';
 import type { Result } from './rsm/state-machine.ts';
 import { EntryType, type SessionFields } from './wire/entry.ts';
 
-/** Calls that wait in one session. */
+/** Calls that wait in one session, and their bytes. */
 const QUEUE_MAX = 1024;
+const QUEUE_MAX_BYTES = 32 * 1024 * 1024;
 /** Pause before a retry; a new leader is usually found within a few. */
 const RETRY_MS = 50;
 /** Part of the deadline that one try may take before it is sent again. */
@@ -21,6 +22,7 @@ export type SessionSender = (
   fields: SessionFields,
   command: Uint8Array,
   timeoutMs: number,
+  onCommit?: (index: number) => void,
 ) => Promise<Result>;
 
 const EMPTY = new Uint8Array(0);
@@ -36,6 +38,7 @@ export class Session {
   private respondedTo = 0;
   private tail: Promise<unknown> = Promise.resolve();
   private queued = 0;
+  private queuedBytes = 0;
   private isClosed = false;
 
   constructor(shardId: number, env: Env, send: SessionSender, defaultTimeoutMs: number) {
@@ -56,15 +59,22 @@ export class Session {
    * Replicates `command`; resolves with what the state machine answered. After `ERR_TIMEOUT` the outcome is unknown, and the
    * next command may be proposed: the old one is applied at most once, too.
    */
-  propose(command: Uint8Array, options: CallOptions = {}): Promise<Result> {
+  propose(command: Uint8Array, options: ProposeOptions = {}): Promise<Result> {
     if (this.isClosed)
       return Promise.reject(new DrakkarError('ERR_INVALID_SESSION', 'the session is closed; open another'));
-    if (this.queued >= QUEUE_MAX) {
+    // One command may wait however large it is.
+    const lengthBytes = command instanceof Uint8Array ? command.length : 0;
+    const isFull = this.queued >= QUEUE_MAX || this.queuedBytes + lengthBytes > QUEUE_MAX_BYTES;
+    if (isFull && this.queued > 0) {
       return Promise.reject(
-        new DrakkarError('ERR_SYSTEM_BUSY', `${QUEUE_MAX} commands wait in this session; open more sessions`),
+        new DrakkarError('ERR_SYSTEM_BUSY', `${this.queued} commands wait in this session; open more sessions`, {
+          outcome: 'not-applied',
+        }),
       );
     }
+    this.queuedBytes += lengthBytes;
     return this.enqueue(async () => {
+      this.queuedBytes -= lengthBytes;
       const series = this.nextSeries++;
       const result = await this.untilDeadline(EntryType.SessionCommand, series, command, options);
       this.respondedTo = series;
@@ -96,7 +106,7 @@ export class Session {
     type: EntryType,
     series: number,
     command: Uint8Array,
-    options: CallOptions,
+    options: ProposeOptions,
   ): Promise<Result> {
     const { clock } = this.env;
     const { signal } = options;
@@ -107,6 +117,14 @@ export class Session {
       series,
       respondedTo: this.respondedTo,
     };
+    // Only the first try that is committed counts: the others are not applied.
+    let isTold = false;
+    const { onCommit } = options;
+    const once = (index: number): void => {
+      if (isTold) return;
+      isTold = true;
+      onCommit?.(index);
+    };
     // What one try left open stays open, whatever a later one says.
     let mayBeApplied = false;
     for (;;) {
@@ -115,7 +133,13 @@ export class Session {
         if (signal?.aborted === true)
           throw new DrakkarError('ERR_ABORTED', 'the call was aborted', { cause: signal.reason });
         if (leftMs <= 0) throw new DrakkarError('ERR_TIMEOUT', `shard ${this.shardId} did not answer in time`);
-        return await this.send(type, fields, command, Math.min(leftMs, TRY_MS));
+        return await this.send(
+          type,
+          fields,
+          command,
+          Math.min(leftMs, TRY_MS),
+          onCommit === undefined ? undefined : once,
+        );
       } catch (error) {
         if (!DrakkarError.is(error)) throw error;
         mayBeApplied ||= error.outcome === 'unknown';

@@ -1,5 +1,6 @@
 /** One shard of a host as its callers see it: the shortest way to `propose` and `read`. */
-import { checkCallOptions, type CallOptions } from './config.ts';
+import { checkCallOptions, checkProposeOptions, type CallOptions, type ProposeOptions } from './config.ts';
+import type { Onlookers } from './engine/onlookers.ts';
 import type { ProposeCallback } from './engine/pending-ring.ts';
 import { BARRIER } from './engine/replica.ts';
 import { DrakkarError } from './errors.ts';
@@ -15,6 +16,8 @@ export interface ShardTarget {
   proposeSession(type: EntryType, session: SessionFields, command: Uint8Array, timeoutTicks: number): Promise<Result>;
   read(query: unknown, timeoutTicks: number): Promise<unknown>;
   staleRead(query: unknown): unknown;
+  /** Absent where the shard lives in another thread: who looks on does so there. */
+  readonly onlookers?: Onlookers;
 }
 
 const NO_OPTIONS: CallOptions = {};
@@ -33,10 +36,19 @@ export class ShardHandle {
   }
 
   /** See `NodeHost.propose`. */
-  propose(command: Uint8Array, options: CallOptions = NO_OPTIONS): Promise<Result> {
+  propose(command: Uint8Array, options: ProposeOptions = NO_OPTIONS): Promise<Result> {
     if (!(command instanceof Uint8Array)) return Promise.reject(notBytes('propose'));
     if (options === NO_OPTIONS) return this.replica.propose(command, this.defaultTicks);
-    return this.guarded('propose', options, (ticks) => this.replica.propose(command, ticks));
+    const { onCommit } = options;
+    return this.guarded(
+      'propose',
+      options,
+      (ticks) => {
+        if (onCommit === undefined) return this.replica.propose(command, ticks);
+        return this.noticed(onCommit, () => this.replica.propose(command, ticks));
+      },
+      checkProposeOptions,
+    );
   }
 
   /** See `NodeHost.proposeBatch`. */
@@ -55,9 +67,24 @@ export class ShardHandle {
   }
 
   /** For sessions. */
-  proposeSession(type: EntryType, fields: SessionFields, command: Uint8Array, timeoutMs: number): Promise<Result> {
+  proposeSession(
+    type: EntryType,
+    fields: SessionFields,
+    command: Uint8Array,
+    timeoutMs: number,
+    onCommit?: (index: number) => void,
+  ): Promise<Result> {
     if (!(command instanceof Uint8Array)) return Promise.reject(notBytes('propose'));
-    return this.replica.proposeSession(type, fields, command, ticksOf(timeoutMs, this.tickMs));
+    const ticks = ticksOf(timeoutMs, this.tickMs);
+    const propose = (): Promise<Result> => this.replica.proposeSession(type, fields, command, ticks);
+    return onCommit === undefined ? propose() : this.noticed(onCommit, propose);
+  }
+
+  private noticed(onCommit: (index: number) => void, propose: () => Promise<Result>): Promise<Result> {
+    const { onlookers } = this.replica;
+    return onlookers === undefined
+      ? Promise.reject(notAcross('propose: onCommit'))
+      : onlookers.noticed(onCommit, propose);
   }
 
   /** See `NodeHost.read`. */
@@ -76,9 +103,14 @@ export class ShardHandle {
     await this.replica.read(BARRIER, ticksOf(timeoutMs, this.tickMs));
   }
 
-  private guarded<T>(what: string, options: CallOptions, call: (ticks: number) => Promise<T>): Promise<T> {
+  private guarded<T>(
+    what: string,
+    options: CallOptions,
+    call: (ticks: number) => Promise<T>,
+    checkOptions = checkCallOptions,
+  ): Promise<T> {
     try {
-      checkCallOptions(what, options);
+      checkOptions(what, options);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -103,6 +135,14 @@ export class ShardHandle {
 
 function ticksOf(timeoutMs: number, tickMs: number): number {
   return Math.max(1, Math.ceil(timeoutMs / tickMs));
+}
+
+/** Streams and functions do not cross threads. */
+export function notAcross(what: string): DrakkarError {
+  return new DrakkarError(
+    'ERR_INVALID_OPTION',
+    `${what} cannot reach a shard in another thread; open the host with engines: 1 for it`,
+  );
 }
 
 function notBytes(what: string): DrakkarError {

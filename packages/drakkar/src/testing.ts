@@ -10,9 +10,10 @@ export {
   MemoryThread,
   Process,
   SECTOR_BYTES,
+  SimulatedAuthority,
   World,
   seededRandom,
   systemError,
 } from './env/memory/index.ts';
 export { MemoryHub, type MemoryTransportOptions } from './transport/memory.ts';
-export type { DiskFault, DiskOperation, DiskOptions, Keep } from './env/memory/index.ts';
+export type { CertificateRequest, DiskFault, DiskOperation, DiskOptions, Keep } from './env/memory/index.ts';

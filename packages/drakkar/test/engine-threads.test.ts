@@ -350,7 +350,7 @@ test('a callback that throws keeps no other from its answer', async () => {
 const HERE = [
   'constructor on off id raftAddress failed knownHosts close',
   'startReplica stopReplica shard propose proposeBatch proposeCallback openSession read staleRead',
-  'requestSnapshot transferLeader whenReady shardInfo info hash metrics',
+  'requestSnapshot transferLeader whenReady shardInfo info hash metrics queryLog watch watchLeader reloadTls',
   // Private.
   'openEngines openThreads shutDown assertOpen targetOf replicaOf pass attempt within untilLeader',
 ]

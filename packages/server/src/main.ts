@@ -32,6 +32,11 @@ try {
       },
     );
   };
+  process.on('SIGHUP', () => {
+    // Files are looked at every minute anyway; this is for whoever does not want to wait.
+    if (options.tlsCert === undefined) return;
+    server.host.reloadTls().catch((error: unknown) => logger.error({ err: error }, 'certificates stay as they were'));
+  });
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
   process.on('disconnect', () => stop('parent gone'));

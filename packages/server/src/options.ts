@@ -13,6 +13,11 @@ export interface ServerOptions {
   readonly electionRtt: number;
   readonly snapshotEntries: number;
   readonly logLevel: string;
+  /** Paths; all three or none. */
+  readonly tlsCa?: string;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+  readonly tlsCrl?: string;
 }
 
 const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'];
@@ -64,6 +69,13 @@ export function readOptions(args: readonly string[]): ServerOptions {
     .option('--rtt-ms <n>', 'length of a tick in milliseconds', wholeNumber(1, 10_000), 20)
     .option('--election-rtt <n>', 'ticks without a leader before an election', wholeNumber(11, 100_000), 40)
     .option('--snapshot-entries <n>', 'entries between automatic snapshots, 0 for none', wholeNumber(0, 1e12), 100_000)
+    .option(
+      '--tls-ca <path>',
+      'authorities of the hosts, as PEM; with --tls-cert and --tls-key, Raft connections are mutual TLS',
+    )
+    .option('--tls-cert <path>', "this host's certificate")
+    .option('--tls-key <path>', 'its private key')
+    .option('--tls-crl <path>', 'revoked certificates')
     .option('--log-level <level>', LEVELS.join(', '), level, 'info')
     .exitOverride((error) => {
       process.exit(error.exitCode === 0 ? 0 : 2);
@@ -72,6 +84,10 @@ export function readOptions(args: readonly string[]): ServerOptions {
   const options = command.opts<ServerOptions>();
   if (!(options.replicaId in options.peers)) {
     command.error(`error: --replica-id ${options.replicaId} is not among --peers`);
+  }
+  const given = [options.tlsCa, options.tlsCert, options.tlsKey].filter((path) => path !== undefined).length;
+  if (given % 3 !== 0 || (given === 0 && options.tlsCrl !== undefined)) {
+    command.error('error: --tls-ca, --tls-cert and --tls-key belong together');
   }
   return options;
 }

@@ -1,7 +1,7 @@
 /** Puts host, shards and HTTP together, and takes them down in order. */
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { NodeHost } from 'drakkar';
+import { NodeHost, type TlsOptions } from 'drakkar';
 import type { Logger } from 'pino';
 import { createHttpServer } from './http.ts';
 import { ShardedStore } from './kv.ts';
@@ -25,6 +25,7 @@ export async function startServer(options: ServerOptions, logger: Logger): Promi
     raftAddress: options.peers[options.replicaId],
     rttMs: options.rttMs,
     logger,
+    ...tlsOf(options),
   });
   try {
     for (let shardId = 1; shardId <= options.shards; shardId++) {
@@ -50,6 +51,11 @@ export async function startServer(options: ServerOptions, logger: Logger): Promi
     await host.close();
     throw error;
   }
+}
+
+function tlsOf({ tlsCa: ca, tlsCert: cert, tlsKey: key, tlsCrl: crl }: ServerOptions): { tls?: TlsOptions } {
+  if (ca === undefined || cert === undefined || key === undefined) return {};
+  return { tls: { ca, cert, key, ...(crl === undefined ? {} : { crl }) } };
 }
 
 function listen(server: Server, address: string): Promise<string> {

@@ -58,6 +58,11 @@ const wrong: [what: string, args: string[], message: RegExp][] = [
     /--replica-id 4 is not among --peers/,
   ],
   ['a malformed peer', ['--dir', 'x', '--replica-id', '1', '--peers', '1:a'], /--peers/],
+  [
+    'half of what TLS needs',
+    ['--dir', 'x', ...FLAGS, '--tls-ca', 'ca.pem'],
+    /--tls-ca, --tls-cert and --tls-key belong/,
+  ],
   ['a level that is none', ['--dir', 'x', ...FLAGS, '--log-level', 'loud'], /Expected one of/],
 ];
 

@@ -138,6 +138,31 @@ export const PLANTS: readonly Plant[] = [
     from: '      member.isWaiting = false;\n      raft.lags = true;\n    }\n  } else if',
     to: '      raft.lags = true;\n    }\n  } else if',
   },
+  // Silence.
+  {
+    name: 'sleepers-ignore-the-loss-of-their-leader',
+    file: 'raft/quiesce.ts',
+    from: "if (raft.isQuiesced && (raft.role === 'leader' || raft.leaderId === replicaId)) wake",
+    to: "if (raft.isQuiesced && raft.role === 'leader') wake",
+  },
+  {
+    name: 'only-broken-connections-count-as-lost-hosts',
+    file: 'engine/liveness.ts',
+    from: 'if (link.isUp && !isHeard) this.lose(link);',
+    to: 'if (link.isUp && !isHeard) link.heardTick = tickCount;',
+  },
+  {
+    name: 'a-silent-leader-leaves-somebody-behind',
+    file: 'raft/quiesce.ts',
+    from: 'return member.matchIndex === lastIndex && !member.hasRegressed;',
+    to: 'return !member.hasRegressed;',
+  },
+  {
+    name: 'messages-do-not-wake',
+    file: 'raft/raft.ts',
+    from: "    if (this.isQuiesced && !quiesce.isPartOfSilence(this, message)) quiesce.wake(this, 'message');\n",
+    to: '',
+  },
   // Reads.
   {
     name: 'reads-before-the-first-commit-of-the-term',
@@ -160,8 +185,51 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'reads-before-they-are-applied',
     file: 'engine/replica.ts',
-    from: 'if (!this.reads.isServable(appliedIndex)) return;\n    const startedMs = this.reads.serve(appliedIndex, this.lookup);',
-    to: 'const startedMs = this.reads.serve(Number.MAX_SAFE_INTEGER - 1, this.lookup);',
+    from: 'if (!this.reads.isServable(appliedIndex)) return;\n    const startedMs = this.reads.serve(appliedIndex, this);',
+    to: 'const startedMs = this.reads.serve(Number.MAX_SAFE_INTEGER - 1, this);',
+  },
+  // Who reads the log.
+  {
+    name: 'stream-gives-what-is-not-committed',
+    file: 'engine/log-watch.ts',
+    from: '    const { log, commitIndex } = this.replica.raft;',
+    to: '    const { log } = this.replica.raft;\n    const commitIndex = log.lastIndex;',
+  },
+  {
+    name: 'stream-goes-on-behind-what-was-compacted',
+    file: 'engine/log-watch.ts',
+    from: '      if (this.nextIndex <= raft.log.compactedIndex) throw compactedError(this.replica, this.nextIndex);',
+    to: '      if (this.nextIndex <= raft.log.compactedIndex) this.nextIndex = raft.log.firstIndex;',
+  },
+  {
+    name: 'stream-forgets-what-did-not-fit',
+    file: 'engine/log-watch.ts',
+    from: '      if (this.nextIndex <= last) break;',
+    to: '      this.nextIndex = last + 1;',
+  },
+  {
+    name: 'query-beyond-what-is-committed',
+    file: 'engine/onlookers.ts',
+    from: '    if (firstIndex > raft.commitIndex || to > raft.commitIndex) {',
+    to: '    if (firstIndex > raft.log.lastIndex) {',
+  },
+  {
+    name: 'commit-told-before-it-is-one',
+    file: 'engine/commit-notices.ts',
+    from: '    const { log, commitIndex } = this.raft;',
+    to: '    const { log } = this.raft;\n    const commitIndex = log.lastIndex;',
+  },
+  {
+    name: 'commit-told-after-the-answer',
+    file: 'engine/replica.ts',
+    from: '    if (this.onlookers.wantsCommits) this.onlookers.committed();\n',
+    to: '    if (this.onlookers.wantsCommits) setImmediate(() => this.onlookers.committed());\n',
+  },
+  {
+    name: 'busy-for-ever',
+    file: 'raft/pressure.ts',
+    from: 'else if (unappliedBytes <= maxUnappliedBytes * CLEARS_AT) raft.isOverloaded = false;',
+    to: 'else if (unappliedBytes < 0) raft.isOverloaded = false;',
   },
   // Sessions and outcomes.
   {

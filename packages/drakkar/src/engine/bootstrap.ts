@@ -4,7 +4,7 @@
  */
 import { DrakkarError } from '../errors.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
-import { decodeMembership, encodeMembership, initialMembership, type Membership } from '../wire/membership.ts';
+import { initialMembership, type Membership } from '../wire/membership.ts';
 import type { RecoveredShard, ReplicaPin } from '../wal/logdb.ts';
 import { DEFAULT_MAX_INFLIGHT_BLOCKS, DEFAULT_MAX_INFLIGHT_BYTES, DEFAULT_MAX_SEND_BYTES } from '../raft/config.ts';
 import { Raft } from '../raft/raft.ts';
@@ -22,6 +22,8 @@ export interface ReplicaStart extends ReplicaSettings {
   readonly heartbeatTicks: number;
   readonly preVote: boolean;
   readonly checkQuorum: boolean;
+  readonly maxInMemoryLogBytes: number;
+  readonly quiesce: boolean;
   readonly snapshotsDir: string;
 }
 
@@ -62,7 +64,7 @@ export async function startReplica(
   }
   if (engine.replicas.has(shardId))
     throw new DrakkarError('ERR_SHARD_EXISTS', `shard ${shardId} is running here already`);
-  const pins: readonly ReplicaPin[] = known?.state.pins ?? [];
+  const pins: readonly ReplicaPin[] = (known?.state.pins ?? []).map((pin) => engine.interned.pin(pin));
   const replica = new Replica(engine, start, rsm, snapshotter, origin.bootstrap, pins);
   replica.snapshotIndex = snapshotIndex;
   replica.snapshotTerm = known?.state.snapshotTerm ?? 0;
@@ -75,10 +77,12 @@ export async function startReplica(
       heartbeatTicks: start.heartbeatTicks,
       preVote: start.preVote,
       checkQuorum: start.checkQuorum,
+      quiesce: start.quiesce,
       maxInflightBlocks: DEFAULT_MAX_INFLIGHT_BLOCKS,
       maxInflightBytes: DEFAULT_MAX_INFLIGHT_BYTES,
       maxSendBytes: DEFAULT_MAX_SEND_BYTES,
-      random: () => engine.env.random.u32(),
+      maxUnappliedBytes: start.maxInMemoryLogBytes,
+      random: engine.random,
     },
     {
       term: known?.state.term ?? 0,
@@ -122,7 +126,8 @@ function findOrigin(engine: Engine, start: ReplicaStart): Origin {
     }
     const initial = initialMembership(Object.entries(start.members).map(([id, address]) => [Number(id), address]));
     checkAddress(initial, start, engine.identity);
-    return { known: undefined, bootstrap: encodeMembership(initial), initial };
+    const { bytes, membership } = engine.interned.bootstrapOf(initial);
+    return { known: undefined, bootstrap: bytes, initial: membership };
   }
   if (known.failure !== undefined && known.state.replicaId === 0)
     return { known, bootstrap: new Uint8Array(0), initial: initialMembership([]) };
@@ -132,8 +137,7 @@ function findOrigin(engine: Engine, start: ReplicaStart): Origin {
       `${engine.dir} holds replica ${known.state.replicaId} of shard ${shardId}, not ${replicaId}; start that one`,
     );
   }
-  const { bootstrap } = known.state;
-  const initial = decodeMembership(bootstrap);
+  const { bytes: bootstrap, membership: initial } = engine.interned.bootstrap(known.state.bootstrap);
   if (start.members !== undefined) {
     const given = initialMembership(Object.entries(start.members).map(([id, address]) => [Number(id), address]));
     if (describe(given) !== describe(initial)) {

@@ -6,8 +6,9 @@
  * Errors of one shard fail that shard (`failReplica`); an error of the log ends the host (`failed`).
  */
 import { DrakkarError } from '../errors.ts';
-import type { Env, Timer } from '../env/env.ts';
+import type { Env } from '../env/env.ts';
 import type { BlockPlace } from '../wire/block-ref.ts';
+import * as quiesce from '../raft/quiesce.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
 import type { LogDb, LogSink, RecoveredShard } from '../wal/logdb.ts';
 import type { HostIdentity, InboundSession, Peer, SnapshotHeader, Transport } from '../transport/transport.ts';
@@ -15,16 +16,22 @@ import { rolledBack } from './directory.ts';
 import type { EventSink } from './events.ts';
 import { Inbound } from './inbound.ts';
 import { Incarnations } from './incarnation.ts';
-import { APPLY_BUDGET_MS, INBOUND_PENDING_BYTES_MAX, LOG_PENDING_BYTES_MAX, PINNED_BYTES_MAX } from './limits.ts';
+import { APPLY_BUDGET_MS, LOG_PENDING_BYTES_MAX, PINNED_BYTES_MAX, READ_AHEAD_BYTES } from './limits.ts';
+import { Interned } from './interned.ts';
+import { LeaderWaits } from './leader-wait.ts';
 import { fetchBlocks } from './log-reader.ts';
+import { BlockBuffers } from './open-block.ts';
 import { Outbound } from './outbound.ts';
+import { Liveness } from './liveness.ts';
 import { parkReplica, stateOf } from './parking.ts';
+import { giveUpWaiting } from './pressure.ts';
 import type { Replica } from './replica.ts';
 import type { ReplicaOutbox } from './replica-outbox.ts';
 import { reroute } from './reroute.ts';
 import { Snapshots } from './snapshots.ts';
 import { Stages } from './stages.ts';
 import { traceFlush, type Trace } from './trace.ts';
+import { Ticker } from './ticker.ts';
 import { Transfers } from './transfers.ts';
 
 export interface EngineOptions {
@@ -39,6 +46,8 @@ export interface EngineOptions {
   readonly pool: SlabPool;
   readonly events: EventSink;
   readonly tickMs: number;
+  /** Bytes that wait for the log before connections are paused. */
+  readonly maxInboundBytes: number;
   readonly identity: HostIdentity;
   readonly trace: Trace;
   /** Remembers for ever that the directory was rolled back: none of its engines may go on. */
@@ -53,6 +62,11 @@ export interface EngineCounters {
   messagesRefused: number;
   snapshotsFailed: number;
   lateTicks: number;
+  /** Times that a shard's writes stood still for an election timeout. */
+  diskStalls: number;
+  /** How often a replica fell silent, and why it woke. */
+  quiesced: number;
+  readonly woken: Record<quiesce.WakeCause, number>;
 }
 
 /** Called when a shard's write number is durable, or at its end. */
@@ -79,18 +93,27 @@ export class Engine implements LogSink {
   readonly transfers = new Transfers();
   readonly stages = new Stages();
   readonly trace: Trace;
+  readonly leaderWaits = new LeaderWaits();
+  readonly blockBuffers = new BlockBuffers();
+  readonly interned = new Interned();
+  /** For the cores: one function for all of them. */
+  readonly random = (): number => this.env.random.u32();
+  readonly ticker: Ticker;
+  readonly liveness: Liveness;
   readonly counters: EngineCounters = {
     turns: 0,
     forwardsDropped: 0,
     messagesRefused: 0,
     snapshotsFailed: 0,
     lateTicks: 0,
+    diskStalls: 0,
+    quiesced: 0,
+    woken: { proposal: 0, read: 0, message: 0, operator: 0, 'host-lost': 0, 'host-back': 0 },
   };
 
   readonly replicas = new Map<number, Replica>();
   /** Shards that the log holds and that do not run: found at the opening, or stopped since. */
   readonly parked: Map<number, RecoveredShard>;
-  private readonly outboxes = new Map<Replica, ReplicaOutbox>();
   /** What the next turn looks at. */
   private ready: Replica[] = [];
   private touched: Replica[] = [];
@@ -100,8 +123,7 @@ export class Engine implements LogSink {
   turnMs = 0;
   /** Ticks since the start; deadlines of requests are in it. */
   tickCount = 0;
-  private readonly tickMs: number;
-  private tickTimer: Timer | undefined;
+  private readonly maxInboundBytes: number;
   private readonly pausedSessions = new Set<InboundSession>();
   private durableWaiters: DurableWaiter[] = [];
   private readonly onFailed: (error: DrakkarError) => void;
@@ -119,13 +141,18 @@ export class Engine implements LogSink {
     this.transport = options.transport;
     this.pool = options.pool;
     this.events = options.events;
-    this.tickMs = options.tickMs;
+    this.maxInboundBytes = options.maxInboundBytes;
+    this.ticker = new Ticker(this, options.tickMs);
+    this.liveness = new Liveness(this);
     this.identity = options.identity;
     this.trace = options.trace;
     this.startedMs = options.env.clock.nowMs();
     this.condemn = options.condemn;
     this.onFailed = options.onFailed;
-    this.outbound = new Outbound(options.pool, options.log, (peer) => this.peerLost(peer));
+    // A peer that is down was reported when it went down, and is again when it is up: not for every frame in between.
+    this.outbound = new Outbound(options.pool, options.log, (peer) => {
+      if (peer.connected) this.peerLost(peer);
+    });
     this.parked = new Map(options.log.recovered);
     this.inbound = new Inbound(this);
     this.incarnations = new Incarnations(this);
@@ -139,14 +166,17 @@ export class Engine implements LogSink {
     );
     await this.transport.start({
       onFrame: (from, slab, offset, lengthBytes) => this.onFrame(from, slab, offset, lengthBytes),
-      onSessionEnd: (from) => this.pausedSessions.delete(from),
+      onSessionEnd: (from) => {
+        this.pausedSessions.delete(from);
+        this.liveness.sessionEnded(from);
+      },
       onPeerUp: (peer) => this.peerUp(peer),
       onPeerDown: (peer) => this.peerDown(peer),
       onRoutes: (address, shardIds) => reroute(this, address, shardIds),
       onConnection: (address, isSnapshot, error) => this.connectionChanged(address, isSnapshot, error),
       onSnapshot: (from, header, chunks, signal) => this.onSnapshot(from, header, chunks, signal),
     });
-    this.armTick();
+    this.ticker.start();
   }
 
   // Replicas.
@@ -154,22 +184,26 @@ export class Engine implements LogSink {
   addReplica(replica: Replica, outbox: ReplicaOutbox): void {
     this.replicas.set(replica.shardId, replica);
     this.parked.delete(replica.shardId);
-    this.outboxes.set(replica, outbox);
+    replica.outbox = outbox;
     for (const [slot, peer] of replica.peers.entries()) {
       if (peer !== undefined) this.incarnations.meet(replica, replica.raft.slots[slot], peer);
     }
+    this.liveness.join(replica);
     this.markReady(replica);
   }
 
   /** Waits until what the replica wrote is durable, then forgets it. Its part of the log stays. */
   async removeReplica(replica: Replica, error: DrakkarError): Promise<void> {
-    if (replica.status === 'running') replica.status = 'stopped';
+    if (replica.status === 'running') {
+      replica.status = 'stopped';
+      quiesce.farewell(replica.raft);
+    }
     replica.end(error);
     this.transfers.end(replica, error);
+    this.leaderWaits.changed(replica);
     if (this.failure === undefined) await this.whenDurable(replica, replica.raft.writeNumber);
     this.parked.set(replica.shardId, parkReplica(replica));
     this.replicas.delete(replica.shardId);
-    this.outboxes.delete(replica);
     await replica.rsm.close();
     this.events.emit('replicaStopped', { shardId: replica.shardId, replicaId: replica.replicaId });
   }
@@ -181,6 +215,7 @@ export class Engine implements LogSink {
       ? cause
       : new DrakkarError('ERR_INVARIANT', `shard ${replica.shardId} failed on this host: ${String(cause)}`, { cause });
     replica.status = 'failed';
+    if (this.failure === undefined) quiesce.farewell(replica.raft);
     replica.failure = error;
     this.env.logger.error({ shardId: replica.shardId, replicaId: replica.replicaId, err: error }, 'replica failed');
     replica.end(
@@ -193,6 +228,7 @@ export class Engine implements LogSink {
       ),
     );
     this.transfers.end(replica, error);
+    this.leaderWaits.changed(replica);
     this.events.emit('replicaFailed', { shardId: replica.shardId, replicaId: replica.replicaId, error });
   }
 
@@ -210,6 +246,7 @@ export class Engine implements LogSink {
     if (replica.isReady) return;
     replica.isReady = true;
     this.ready.push(replica);
+    if (!replica.isTicking) this.ticker.activate(replica);
     this.scheduleTurn();
   }
 
@@ -267,9 +304,11 @@ export class Engine implements LogSink {
   /** Beyond the bound on pinned slabs, durable blocks keep only their place in the log (design §5). */
   private dropOldBytes(): void {
     for (const replica of this.replicas.values()) {
+      let aheadBytes = 0;
       for (const ref of replica.raft.log.blocks()) {
-        if (ref.place !== undefined && ref.slab !== undefined && ref.lastIndex <= replica.raft.appliedIndex)
-          ref.dropBytes();
+        // What the apply wants next stays: it would only be read again at once.
+        if (ref.lastIndex > replica.raft.appliedIndex) aheadBytes += ref.sizeBytes;
+        if (ref.place !== undefined && (aheadBytes === 0 || aheadBytes > READ_AHEAD_BYTES)) ref.dropBytes();
       }
     }
   }
@@ -346,7 +385,7 @@ export class Engine implements LogSink {
       if (replica.status !== 'running') continue;
       try {
         replica.raft.afterFlush();
-        if (replica.held.length > 0) this.outboxes.get(replica)!.releaseHeld();
+        if (replica.held.length > 0) replica.outbox.releaseHeld();
       } catch (error) {
         this.failReplica(replica, error);
       }
@@ -354,7 +393,7 @@ export class Engine implements LogSink {
     }
     if (this.durableWaiters.length > 0) this.wakeDurableWaiters();
     if (this.ready.length > 0) this.scheduleTurn();
-    if (this.pausedSessions.size > 0 && this.log.pendingBytes < INBOUND_PENDING_BYTES_MAX / 2) this.resumeSessions();
+    if (this.pausedSessions.size > 0 && this.log.pendingBytes < this.maxInboundBytes / 2) this.resumeSessions();
   }
 
   private wakeDurableWaiters(): void {
@@ -374,7 +413,7 @@ export class Engine implements LogSink {
   diskFull(error: DrakkarError): void {
     this.env.logger.error({ err: error, dir: this.dir }, 'disk full: nothing is acknowledged until there is room');
     for (const replica of this.replicas.values()) {
-      if (replica.status === 'running') replica.reads.dropAbove(replica.raft.durableIndex, error);
+      if (replica.status === 'running') giveUpWaiting(replica, error);
     }
     this.events.emit('diskFull', { error });
   }
@@ -399,7 +438,7 @@ export class Engine implements LogSink {
   private stopAll(error: DrakkarError): void {
     this.failure = error;
     this.env.logger.error({ err: error, dir: this.dir }, 'the log failed; this host stops');
-    this.tickTimer?.cancel();
+    this.ticker.stop();
     for (const replica of this.replicas.values()) this.failReplica(replica, error);
     for (const waiter of this.durableWaiters.splice(0)) waiter.resolve();
   }
@@ -419,8 +458,9 @@ export class Engine implements LogSink {
 
   private onFrame(from: InboundSession, slab: Slab, offset: number, lengthBytes: number): void {
     if (this.failure !== undefined || this.isClosed) return;
+    this.liveness.heard(from);
     this.inbound.onFrame(from, slab, offset, lengthBytes);
-    if (this.log.pendingBytes > INBOUND_PENDING_BYTES_MAX && !this.pausedSessions.has(from)) {
+    if (this.log.pendingBytes > this.maxInboundBytes && !this.pausedSessions.has(from)) {
       this.pausedSessions.add(from);
       from.pause();
     }
@@ -439,6 +479,7 @@ export class Engine implements LogSink {
     this.events.emit('peerUp', { address: peer.address });
     this.forEachMemberAt(peer, (replica, replicaId) => {
       this.incarnations.meet(replica, replicaId, peer);
+      replica.raft.reportUnreachable(replicaId);
       replica.raft.reportReachable(replicaId);
       this.markReady(replica);
     });
@@ -447,6 +488,7 @@ export class Engine implements LogSink {
   private peerDown(peer: Peer): void {
     this.events.emit('peerDown', { address: peer.address });
     this.peerLost(peer);
+    this.liveness.peerDown(peer);
   }
 
   private connectionChanged(address: string, isSnapshot: boolean, error: Error | undefined): void {
@@ -459,7 +501,7 @@ export class Engine implements LogSink {
     this.forEachMemberAt(peer, (replica, replicaId) => replica.raft.reportUnreachable(replicaId));
   }
 
-  private forEachMemberAt(peer: Peer, visit: (replica: Replica, replicaId: number) => void): void {
+  forEachMemberAt(peer: Peer, visit: (replica: Replica, replicaId: number) => void): void {
     for (const replica of this.replicas.values()) {
       if (replica.status !== 'running') continue;
       const slot = replica.peers.indexOf(peer);
@@ -468,37 +510,10 @@ export class Engine implements LogSink {
     }
   }
 
-  // Time.
-
-  private armTick(): void {
-    this.tickTimer = this.env.scheduler.after(this.tickMs, this.onTimer);
-  }
-
-  /** After a stall of the loop the input that waits is handled first, and a late timer counts as one tick (design §5). */
-  private readonly onTimer = (): void => {
-    if (this.isClosed || this.failure !== undefined) return;
-    this.env.scheduler.defer(this.tick);
-  };
-
-  private readonly tick = (): void => {
-    if (this.isClosed || this.failure !== undefined) return;
-    this.tickCount++;
-    for (const replica of this.replicas.values()) {
-      if (replica.status !== 'running') continue;
-      try {
-        replica.tick(this.tickCount);
-        if (replica.raft.needsCatchUp) this.markReady(replica);
-      } catch (error) {
-        this.failReplica(replica, error);
-      }
-    }
-    this.armTick();
-  };
-
   /** Stops time and the network; replicas and the log are closed by the owner. */
   async close(): Promise<void> {
     this.isClosed = true;
-    this.tickTimer?.cancel();
+    this.ticker.stop();
     await this.transport.close();
     this.outbound.close();
   }

@@ -214,12 +214,15 @@ export class Inbound {
         replica !== undefined &&
         replica.status === 'running' &&
         replica.raft.canPropose &&
+        replica.heldOff === undefined &&
         replica.openBlock.pendingBytes + this.header.lengthBytes <= UNSEALED_BYTES_MAX &&
         this.engine.incarnations.isFromMember(replica, this.header.senderId, from)
       ) {
         for (let w = word + BLOCK_HEADER_WORDS; w < blockEnd; w += entryWords(u32, w)) {
-          if (!mayForward(entryType(u32, w))) throw new DrakkarError('ERR_FRAME', 'a peer forwarded a reserved entry');
-          replica.openBlock.putCopy(u32, w);
+          const type = entryType(u32, w);
+          if (mayForward(type)) replica.openBlock.putCopy(u32, w);
+          // Its sender led for a moment only: its first entry is of no use to anybody.
+          else if (type !== EntryType.Noop) throw new DrakkarError('ERR_FRAME', 'a peer forwarded a reserved entry');
         }
         this.engine.markReady(replica);
       } else this.engine.counters.forwardsDropped += this.header.count;

@@ -105,7 +105,8 @@ export class Incarnations {
   private pin(replica: Replica, replicaId: number, identity: HostIdentity): void {
     const { directoryHigh, directoryLow, startCounter } = identity;
     const others = replica.pins.filter((known) => known.replicaId !== replicaId);
-    replica.pins = [...others, { replicaId, directoryHigh, directoryLow, startCounter }];
+    const pin = this.engine.interned.pin({ replicaId, directoryHigh, directoryLow, startCounter });
+    replica.pins = [...others, pin];
     replica.raft.saveState();
   }
 }

@@ -4,14 +4,14 @@
 export const PENDING_PROPOSALS_MAX = 65_536;
 /** Bytes of one shard's proposals that no block was sealed for yet. */
 export const UNSEALED_BYTES_MAX = 32 * 1024 * 1024;
-/** Bytes of one shard that are in the log and not applied yet; a leader refuses proposals above it. */
-export const UNAPPLIED_BYTES_MAX = 64 * 1024 * 1024;
+/** Least that `maxInMemoryLogBytes` may be. */
+export const IN_MEMORY_LOG_BYTES_MIN = 4096;
+/** Buffers of open blocks that are kept for the next shard that needs one. */
+export const FREE_BLOCK_BYTES_MAX = 16 * 1024 * 1024;
 /** Reads of one shard that wait for their answer. */
 export const PENDING_READS_MAX = 65_536;
 /** Above this the turn seals nothing: proposals wait in their open blocks until a group is durable (hot-path §7.8). */
 export const LOG_PENDING_BYTES_MAX = 16 * 1024 * 1024;
-/** Above this the connections that blocks arrive on are paused, until the log has caught up. */
-export const INBOUND_PENDING_BYTES_MAX = 16 * 1024 * 1024;
 /** Bytes of slabs that are out before blocks that are durable give their bytes back early. */
 export const PINNED_BYTES_MAX = 256 * 1024 * 1024;
 /** Time that one turn spends on applying a backlog before the loop gets air (hot-path §7.6). */
@@ -22,3 +22,14 @@ export const READ_AHEAD_BYTES = 2 * 1024 * 1024;
 export const SNAPSHOT_RETRY_MS = 1000;
 /** Messages of one replica that wait for a write to become durable. */
 export const HELD_MESSAGES_MAX = 4096;
+/** Queries of one shard's log that run at the same time; more are refused with `ERR_SYSTEM_BUSY`. */
+export const LOG_QUERIES_MAX = 16;
+/** Change streams and leader watches of one shard, each. */
+export const WATCHES_MAX = 64;
+/** Entries that one query gives, and its bytes, unless the caller wants fewer. */
+export const LOG_QUERY_ENTRIES_MAX = 100_000;
+export const LOG_QUERY_BYTES_MAX = 64 * 1024 * 1024;
+export const LOG_QUERY_BYTES = 4 * 1024 * 1024;
+/** What a change stream keeps for its consumer; what does not fit is read from the log later. */
+export const WATCH_BUFFER_BYTES = 1024 * 1024;
+export const WATCH_BUFFER_BYTES_MAX = 64 * 1024 * 1024;

@@ -35,19 +35,33 @@ export async function fetchBlocks(log: LogDb, replica: Replica, fromIndex: numbe
 
 /** Points `ref` at its entries in the frame that `slab` holds from its start. */
 function attach(shardId: number, ref: BlockRef, slab: Slab, blockOffset: number): void {
+  try {
+    ref.entriesWord = locate(shardId, slab, blockOffset, ref.firstIndex, ref.lastIndex);
+  } catch (error) {
+    slab.release();
+    throw error;
+  }
+  ref.entriesEndWord = skipEntries(slab.u32, ref.entriesWord, ref.count);
+  ref.slab = slab;
+}
+
+/** The word at which `firstIndex` stands in the block at `blockOffset`, which must be sound and hold entries up to `lastIndex`. */
+export function locate(
+  shardId: number,
+  slab: Slab,
+  blockOffset: number,
+  firstIndex: number,
+  lastIndex: number,
+): number {
   const word = blockOffset >>> 2;
   const { u32 } = slab;
   const found =
     blockIsSound(u32, word, slab.usedBytes >>> 2) &&
     blockShardId(u32, word) === shardId &&
-    blockFirstIndex(u32, word) <= ref.firstIndex &&
-    blockFirstIndex(u32, word) + blockCount(u32, word) > ref.lastIndex;
+    blockFirstIndex(u32, word) <= firstIndex &&
+    blockFirstIndex(u32, word) + blockCount(u32, word) > lastIndex;
   if (!found) {
-    slab.release();
-    throw new DrakkarError('ERR_LOG_CORRUPT', `the log holds something else where entries from ${ref.firstIndex} were`);
+    throw new DrakkarError('ERR_LOG_CORRUPT', `the log holds something else where entries from ${firstIndex} were`);
   }
-  const start = skipEntries(u32, word + BLOCK_HEADER_WORDS, ref.firstIndex - blockFirstIndex(u32, word));
-  ref.entriesWord = start;
-  ref.entriesEndWord = skipEntries(u32, start, ref.count);
-  ref.slab = slab;
+  return skipEntries(u32, word + BLOCK_HEADER_WORDS, firstIndex - blockFirstIndex(u32, word));
 }

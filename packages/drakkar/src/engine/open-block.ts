@@ -17,6 +17,7 @@ import {
   type EntryType,
   type SessionFields,
 } from '../wire/entry.ts';
+import { FREE_BLOCK_BYTES_MAX } from './limits.ts';
 import { BLOCK_MAX_ENTRIES, BLOCK_TARGET_BYTES } from '../wire/limits.ts';
 
 const FIRST_BYTES = 4096;
@@ -81,13 +82,45 @@ export function forEachOwnEntry(
   }
 }
 
+/** Buffers that no shard is filling, for all shards of an engine: an idle one holds none. */
+export class BlockBuffers {
+  private readonly free: BlockBuffer[] = [];
+  private freeBytes = 0;
+
+  take(): BlockBuffer {
+    const block = this.free.pop();
+    if (block === undefined) return new BlockBuffer();
+    this.freeBytes -= block.u8.length;
+    return block;
+  }
+
+  clear(): void {
+    this.free.length = this.freeBytes = 0;
+  }
+
+  give(block: BlockBuffer): void {
+    const { length } = block.u8;
+    if (length > BLOCK_TARGET_BYTES || this.freeBytes + length > FREE_BLOCK_BYTES_MAX) return;
+    block.clear();
+    this.freeBytes += length;
+    this.free.push(block);
+  }
+}
+
+/** Stands for a buffer where there is none. Full as it is, so that the first entry finds no room in it; never written to. */
+const NONE = new BlockBuffer(BLOCK_HEADER_BYTES);
+
 export class OpenBlock {
   /** The one that is being filled. */
-  current = new BlockBuffer();
+  private current = NONE;
   /** Filled and not sealed, oldest first. Empty but under bursts. */
   readonly full: BlockBuffer[] = [];
   private fullBytes = 0;
-  private spare: BlockBuffer | undefined;
+  private readonly buffers: BlockBuffers;
+
+  constructor(buffers: BlockBuffers) {
+    this.buffers = buffers;
+  }
 
   get isEmpty(): boolean {
     return this.current.count === 0 && this.full.length === 0;
@@ -130,11 +163,15 @@ export class OpenBlock {
     if (block.count > 0 && (block.lengthBytes + bytes > BLOCK_TARGET_BYTES || block.count === BLOCK_MAX_ENTRIES)) {
       this.full.push(block);
       this.fullBytes += block.lengthBytes;
-      this.current = this.spare ?? new BlockBuffer();
-      this.spare = undefined;
+      this.current = this.buffers.take();
     }
-    this.current.reserve(bytes);
+    if (this.current.lengthBytes + bytes > this.current.u8.length) this.makeRoom(bytes);
     return this.current;
+  }
+
+  private makeRoom(bytes: number): void {
+    if (this.current === NONE) this.current = this.buffers.take();
+    this.current.reserve(bytes);
   }
 
   /** Takes out the oldest block with entries, to be copied and then given back with `recycle`. */
@@ -146,19 +183,18 @@ export class OpenBlock {
     }
     if (this.current.count === 0) return undefined;
     const block = this.current;
-    this.current = this.spare ?? new BlockBuffer();
-    this.spare = undefined;
+    this.current = NONE;
     return block;
   }
 
   recycle(block: BlockBuffer): void {
-    block.clear();
-    if (this.spare === undefined && block.u8.length <= BLOCK_TARGET_BYTES) this.spare = block;
+    this.buffers.give(block);
   }
 
-  clear(): void {
-    this.full.length = 0;
-    this.fullBytes = 0;
-    this.current.clear();
+  /** Gives an empty buffer back. */
+  release(): void {
+    if (this.current === NONE || this.current.count > 0) return;
+    this.buffers.give(this.current);
+    this.current = NONE;
   }
 }

@@ -10,7 +10,7 @@ import type { BlockRef } from '../wire/block-ref.ts';
 import { skipEntries } from '../wire/entry.ts';
 import { FRAME_HEADER_BYTES, FrameType, sealFrame } from '../wire/frame.ts';
 import { FRAME_TARGET_BYTES } from '../wire/limits.ts';
-import { MESSAGE_WORDS, writeMessage, type Message } from '../wire/message.ts';
+import { MESSAGE_BYTES, MESSAGE_WORDS, writeMessage, type Message } from '../wire/message.ts';
 import { SLAB_BYTES, type Slab, type SlabPool } from '../wire/slab.ts';
 import type { LogDb } from '../wal/logdb.ts';
 import type { Peer } from '../transport/transport.ts';
@@ -35,6 +35,8 @@ export interface BlockRecycler {
 }
 
 const FIRST_MESSAGE_WORDS = 64 * MESSAGE_WORDS;
+/** A frame of messages holds no more; a hundred thousand heartbeats are several. */
+const FRAME_MESSAGE_WORDS = Math.floor(FRAME_TARGET_BYTES / MESSAGE_BYTES) * MESSAGE_WORDS;
 
 class PeerQueue {
   readonly peer: Peer;
@@ -192,11 +194,17 @@ export class Outbound {
   }
 
   private sendMessages(queue: PeerQueue): void {
-    const words = queue.messageWords;
+    const { messageWords } = queue;
     queue.messageWords = 0;
+    for (let from = 0; from < messageWords; from += FRAME_MESSAGE_WORDS) {
+      this.sendMessageFrame(queue, from, Math.min(FRAME_MESSAGE_WORDS, messageWords - from));
+    }
+  }
+
+  private sendMessageFrame(queue: PeerQueue, from: number, words: number): void {
     const bytes = FRAME_HEADER_BYTES + (words << 2);
     const offset = this.reserve(bytes);
-    copyWords(queue.messages, 0, this.slab.u32, (offset + FRAME_HEADER_BYTES) >>> 2, words);
+    copyWords(queue.messages, from, this.slab.u32, (offset + FRAME_HEADER_BYTES) >>> 2, words);
     sealFrame(this.slab.u8, this.slab.u32, offset, bytes, FrameType.Messages, words / MESSAGE_WORDS);
     this.sendTo(queue.peer, this.slab, offset, bytes);
   }
@@ -236,6 +244,14 @@ export class Outbound {
   /** The slab that `reserve` gave room in. */
   get currentSlab(): Slab {
     return this.slab;
+  }
+
+  /** Queues that a burst made large become small again. */
+  rest(): void {
+    for (const queue of this.queues) {
+      if (queue === undefined || queue.messageWords > 0 || queue.messages.length === FIRST_MESSAGE_WORDS) continue;
+      queue.messages = new Uint32Array(FIRST_MESSAGE_WORDS);
+    }
   }
 
   close(): void {

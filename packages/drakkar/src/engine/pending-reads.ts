@@ -22,7 +22,7 @@ class ReadBatch {
 }
 
 export class PendingReads {
-  private open = new ReadBatch();
+  private open: ReadBatch | undefined;
   /** Contexts asked for, ascending; confirmed out of order when answers come from afar. */
   private waiting: ReadBatch[] = [];
   private lastContext = 0;
@@ -30,7 +30,7 @@ export class PendingReads {
   count = 0;
 
   get hasOpen(): boolean {
-    return this.open.queries.length > 0;
+    return this.open !== undefined;
   }
 
   get hasRoom(): boolean {
@@ -38,7 +38,7 @@ export class PendingReads {
   }
 
   add(query: unknown, resolve: Resolve, reject: Reject, deadlineTick: number): void {
-    const batch = this.open;
+    const batch = (this.open ??= new ReadBatch());
     batch.queries.push(query);
     batch.resolves.push(resolve);
     batch.rejects.push(reject);
@@ -47,13 +47,13 @@ export class PendingReads {
     this.count++;
   }
 
-  /** Closes the open batch, whose reads were asked from `startedMs` on; gives the context to ask the protocol for. */
+  /** Closes the open batch, which there must be and whose reads were asked from `startedMs` on; gives the context to ask the protocol for. */
   close(startedMs: number): number {
-    const batch = this.open;
+    const batch = this.open!;
     batch.startedMs = startedMs;
     batch.context = ++this.lastContext;
     this.waiting.push(batch);
-    this.open = new ReadBatch();
+    this.open = undefined;
     return batch.context;
   }
 
@@ -71,7 +71,7 @@ export class PendingReads {
    * Answers every confirmed batch whose index is applied; gives when the oldest of them started, -1 for none. A throwing look-up rejects
    * its own caller only.
    */
-  serve(appliedIndex: number, lookup: (query: unknown) => unknown): number {
+  serve(appliedIndex: number, from: { lookup(query: unknown): unknown }): number {
     let oldestMs = -1;
     for (let b = 0; b < this.waiting.length; b++) {
       const batch = this.waiting[b];
@@ -82,7 +82,7 @@ export class PendingReads {
         if (resolve === undefined) continue;
         this.count--;
         try {
-          resolve(lookup(batch.queries[i]));
+          resolve(from.lookup(batch.queries[i]));
         } catch (error) {
           batch.rejects[i](error);
         }
@@ -116,14 +116,14 @@ export class PendingReads {
   failAll(error: DrakkarError): void {
     for (const batch of this.waiting) this.failBatch(batch, error);
     this.waiting = [];
-    this.failBatch(this.open, error);
-    this.open = new ReadBatch();
+    if (this.open !== undefined) this.failBatch(this.open, error);
+    this.open = undefined;
   }
 
   expire(tick: number): void {
     if (this.count === 0) return;
     for (const batch of this.waiting) this.expireBatch(batch, tick);
-    this.expireBatch(this.open, tick);
+    if (this.open !== undefined) this.expireBatch(this.open, tick);
   }
 
   private expireBatch(batch: ReadBatch, tick: number): void {

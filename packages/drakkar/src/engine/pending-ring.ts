@@ -46,18 +46,27 @@ const FIRST_CAPACITY = 64;
 type Resolve = (result: Result) => void;
 type Reject = (error: DrakkarError) => void;
 
+/** One free slot for all rings that hold nothing; never written to. */
+const NO_KINDS = new Uint8Array(1);
+const NO_SEQUENCES = new Uint32Array(1);
+const NO_NUMBERS = new Float64Array(1);
+const NO_TAKERS: unknown[] = [undefined];
+const NO_REJECTS: (Reject | undefined)[] = [undefined];
+
 export class PendingRing {
-  private mask = FIRST_CAPACITY - 1;
+  /** 0 while nothing was asked for: then the arrays are shared ones of one free slot. */
+  private capacity = 0;
+  private mask = 0;
   /** Every slot below it is free. Counts up for ever; a slot is `sequence & mask`. */
   private head = 0;
   private tail: number;
-  private kinds = new Uint8Array(FIRST_CAPACITY);
-  private sequences = new Uint32Array(FIRST_CAPACITY);
-  private deadlines = new Float64Array(FIRST_CAPACITY);
+  private kinds = NO_KINDS;
+  private sequences = NO_SEQUENCES;
+  private deadlines = NO_NUMBERS;
   /** Resolve function, callback or batch, by kind. */
-  private takers: unknown[] = new Array(FIRST_CAPACITY).fill(undefined);
-  private rejects: (Reject | undefined)[] = new Array(FIRST_CAPACITY).fill(undefined);
-  private cookies = new Float64Array(FIRST_CAPACITY);
+  private takers: unknown[] = NO_TAKERS;
+  private rejects: (Reject | undefined)[] = NO_REJECTS;
+  private cookies = NO_NUMBERS;
   /** No slot expires before it; may be too early, never too late. */
   private earliestDeadline = Number.POSITIVE_INFINITY;
   /** Slots in use. */
@@ -74,8 +83,8 @@ export class PendingRing {
 
   /** Whether `more` proposals can wait; grows the ring when that makes room. */
   hasRoom(more: number): boolean {
-    while (this.tail + more - this.head > this.mask + 1) {
-      if (this.mask + 1 >= PENDING_PROPOSALS_MAX) return false;
+    while (this.tail + more - this.head > this.capacity) {
+      if (this.capacity >= PENDING_PROPOSALS_MAX) return false;
       this.grow();
     }
     return true;
@@ -136,9 +145,13 @@ export class PendingRing {
     }
   }
 
-  /** Fails what is due at `tick`. Looks at the slots only when something can be due. */
+  /** Whether something may be due at `tick`. */
+  mayExpire(tick: number): boolean {
+    return this.count > 0 && tick >= this.earliestDeadline;
+  }
+
+  /** Fails what is due at `tick`. */
   expire(tick: number, makeError: () => DrakkarError): void {
-    if (tick < this.earliestDeadline) return;
     let earliest = Number.POSITIVE_INFINITY;
     let error: DrakkarError | undefined;
     for (let position = this.head; position < this.tail; position++) {
@@ -171,8 +184,20 @@ export class PendingRing {
     while (this.head < this.tail && this.kinds[this.head & this.mask] === FREE) this.head++;
   }
 
+  /** Gives the memory back when nobody waits. Sequences go on. */
+  release(): void {
+    if (this.count > 0 || this.capacity === 0) return;
+    this.head = this.tail;
+    this.capacity = this.mask = 0;
+    this.kinds = NO_KINDS;
+    this.sequences = NO_SEQUENCES;
+    this.deadlines = this.cookies = NO_NUMBERS;
+    this.takers = NO_TAKERS;
+    this.rejects = NO_REJECTS;
+  }
+
   private grow(): void {
-    const capacity = (this.mask + 1) * 2;
+    const capacity = this.capacity === 0 ? FIRST_CAPACITY : this.capacity * 2;
     const kinds = new Uint8Array(capacity);
     const sequences = new Uint32Array(capacity);
     const deadlines = new Float64Array(capacity);
@@ -189,6 +214,7 @@ export class PendingRing {
       takers[to] = this.takers[from];
       rejects[to] = this.rejects[from];
     }
+    this.capacity = capacity;
     this.mask = capacity - 1;
     this.kinds = kinds;
     this.sequences = sequences;

@@ -4,8 +4,10 @@ import type { BlockRef } from '../wire/block-ref.ts';
 import { BlockHeader } from '../wire/block.ts';
 import { EntryType } from '../wire/entry.ts';
 import { Message } from '../wire/message.ts';
+import type { WakeCause } from '../raft/quiesce.ts';
 import type { Outbox, TransferOutcome } from '../raft/outbox.ts';
 import type { Engine } from './engine.ts';
+import { reasonNotToRead } from './pressure.ts';
 import type { Replica } from './replica.ts';
 
 const EMPTY = new Uint8Array(0);
@@ -105,9 +107,8 @@ export class ReplicaOutbox implements Outbox {
   readReady(context: number, index: number): void {
     const { replica } = this;
     replica.reads.confirm(context, index);
-    if (this.engine.log.isFull && index > replica.raft.durableIndex) {
-      replica.reads.dropAbove(replica.raft.durableIndex, replica.diskFull());
-    }
+    const reason = index > replica.raft.durableIndex ? reasonNotToRead(replica) : undefined;
+    if (reason !== undefined) replica.reads.dropAbove(replica.raft.durableIndex, reason);
     this.engine.markReady(replica);
   }
 
@@ -130,11 +131,22 @@ export class ReplicaOutbox implements Outbox {
 
   leaderChanged(leaderId: number, term: number): void {
     const { replica } = this;
+    this.engine.leaderWaits.changed(replica);
     this.engine.markReady(replica);
+    replica.onlookers.leaderChanged();
     const { shardId, replicaId } = replica;
     const { trace, events } = this.engine;
     if (trace.leader.hasSubscribers) trace.leader.publish({ host: trace.host, shardId, replicaId, leaderId, term });
     events.emit('leaderChanged', { shardId, replicaId, leaderId, term });
+  }
+
+  quiesceChanged(wokenBy: WakeCause | undefined): void {
+    const { counters } = this.engine;
+    if (wokenBy === undefined) counters.quiesced++;
+    else {
+      counters.woken[wokenBy]++;
+      this.engine.ticker.activate(this.replica);
+    }
   }
 
   transferEnded(targetId: number, outcome: TransferOutcome): void {

@@ -5,11 +5,11 @@
 import { DrakkarError, invariant } from '../errors.ts';
 import { BlockRef } from '../wire/block-ref.ts';
 import { BLOCK_HEADER_WORDS, BlockHeader, writeBlockHeader } from '../wire/block.ts';
-import { ENTRY_MAX_BYTES } from '../wire/limits.ts';
 import { EntryType, skipEntries, type SessionFields } from '../wire/entry.ts';
 import { FrameType } from '../wire/frame.ts';
 import type { Membership } from '../wire/membership.ts';
 import type { Message } from '../wire/message.ts';
+import * as quiesce from '../raft/quiesce.ts';
 import type { Raft } from '../raft/raft.ts';
 import { ApplyStatus, errorOfStatus, type ApplySink } from '../rsm/apply-sink.ts';
 import type { Rsm } from '../rsm/rsm.ts';
@@ -18,12 +18,15 @@ import type { Result } from '../rsm/state-machine.ts';
 import type { ReplicaPin } from '../wal/logdb.ts';
 import type { Peer } from '../transport/transport.ts';
 import type { Engine } from './engine.ts';
-import { HELD_MESSAGES_MAX, UNAPPLIED_BYTES_MAX, UNSEALED_BYTES_MAX } from './limits.ts';
+import { HELD_MESSAGES_MAX, UNSEALED_BYTES_MAX } from './limits.ts';
 import { OpenBlock, type BlockBuffer, forEachOwnEntry } from './open-block.ts';
 import type { AddresseeSet } from './outbound.ts';
 import { PendingReads } from './pending-reads.ts';
 import { StageSample } from './stages.ts';
 import { traceApply, traceForward, traceProposal, traceRead } from './trace.ts';
+import { Onlookers } from './onlookers.ts';
+import { busyError, diskFullError, onStall, reasonNotToRead, reasonToRefuse } from './pressure.ts';
+import type { ReplicaOutbox } from './replica-outbox.ts';
 import { BatchState, PendingRing, type ProposeCallback } from './pending-ring.ts';
 
 export interface ReplicaSettings {
@@ -32,6 +35,7 @@ export interface ReplicaSettings {
   readonly snapshotEntries: number;
   readonly compactionOverhead: number;
   readonly electionTicks: number;
+  readonly maxPayloadBytes: number;
 }
 
 /** A message that waits for a write of its shard to become durable (fault F12). */
@@ -60,8 +64,9 @@ export class Replica implements ApplySink {
   readonly settings: ReplicaSettings;
   readonly shardId: number;
   readonly replicaId: number;
-  /** Set right after construction: the core needs the outbox, which needs this. */
+  /** Both set right after construction: the core needs the outbox, which needs this. */
   raft!: Raft;
+  outbox!: ReplicaOutbox;
   readonly rsm: Rsm;
   readonly snapshotter: Snapshotter;
   status: ReplicaStatus = 'running';
@@ -69,23 +74,28 @@ export class Replica implements ApplySink {
 
   /** Part of the key of every entry proposed here; new at every start. */
   readonly nonce: number;
-  readonly openBlock = new OpenBlock();
+  readonly openBlock: OpenBlock;
   readonly pending = new PendingRing();
   readonly reads = new PendingReads();
   private readonly sample = new StageSample();
   readonly held: HeldMessage[] = [];
+  readonly onlookers = new Onlookers(this);
 
   /** In the engine's list of replicas that the next turn looks at. */
   isReady = false;
+  /** In the list of those that get ticks. */
+  isTicking = false;
   /** A block went out in this turn, so the commit index needs no message of its own. */
   sentBlock = false;
+  /** Why no proposal is taken at the moment. */
+  heldOff: DrakkarError | undefined;
   /** A core call wrote to the log since the last flush; acknowledgements follow. */
   isTouched = false;
 
   /** By slot: the peer a member lives at (undefined for this replica). */
   peers: (Peer | undefined)[] = [];
   /** Addressee sets by slot mask, filled as masks come up. */
-  readonly sets = new Map<number, AddresseeSet>();
+  sets: Map<number, AddresseeSet> | undefined;
   /** By slot: the inbound session whose incarnation was checked against the pin; negative when it was refused. */
   verifiedSessions: number[] = [];
 
@@ -102,7 +112,7 @@ export class Replica implements ApplySink {
   isRestoring = false;
   /** Blocks are being read from the log. */
   isFetching = false;
-  readonly stopController = new AbortController();
+  private stopController: AbortController | undefined;
 
   constructor(
     engine: Engine,
@@ -118,9 +128,17 @@ export class Replica implements ApplySink {
     this.replicaId = settings.replicaId;
     this.rsm = rsm;
     this.snapshotter = snapshotter;
+    this.openBlock = new OpenBlock(engine.blockBuffers);
     this.bootstrap = bootstrap;
     this.pins = [...pins];
     this.nonce = engine.env.random.u32() || 1;
+  }
+
+  /** Ends with the replica. Made for the few that ask, which shards without a snapshot never do. */
+  get stopSignal(): AbortSignal {
+    this.stopController ??= new AbortController();
+    if (this.status !== 'running') this.stopController.abort(this.unavailable());
+    return this.stopController.signal;
   }
 
   get membership(): Membership {
@@ -129,33 +147,24 @@ export class Replica implements ApplySink {
 
   // Ways in.
 
-  /** The reason why nothing can be proposed right now. */
-  refusal(bytes: number, count: number): DrakkarError | undefined {
+  /** The reason why nothing can be proposed right now: `count` commands of `totalBytes`, the largest of `bytes`. */
+  refusal(bytes: number, count: number, totalBytes = bytes): DrakkarError | undefined {
     if (this.status !== 'running') return this.unavailable();
-    if (bytes > ENTRY_MAX_BYTES) {
-      return new DrakkarError('ERR_PAYLOAD_TOO_BIG', `a command of ${bytes} bytes exceeds ${ENTRY_MAX_BYTES}`);
+    const { maxPayloadBytes } = this.settings;
+    if (bytes > maxPayloadBytes) {
+      return new DrakkarError('ERR_PAYLOAD_TOO_BIG', `a command of ${bytes} bytes exceeds ${maxPayloadBytes}`);
     }
-    if (this.engine.log.isFull) {
-      return this.diskFull();
-    }
+    if (this.engine.log.isFull) return diskFullError(this);
     if (this.raft.leaderId === 0) {
       return new DrakkarError('ERR_NO_LEADER', `shard ${this.shardId} has no leader at the moment; try again`);
     }
     if (!this.pending.hasRoom(count)) return this.busy('too many proposals wait for their answers');
-    if (this.openBlock.pendingBytes + bytes > UNSEALED_BYTES_MAX) return this.busy('the log cannot keep up');
-    if (this.raft.log.unappliedBytes > UNAPPLIED_BYTES_MAX) return this.busy('the state machine cannot keep up');
-    return undefined;
-  }
-
-  diskFull(): DrakkarError {
-    return new DrakkarError(
-      'ERR_DISK_FULL',
-      `the disk under ${this.engine.dir} is full; free some room, or ask another host`,
-    );
+    if (this.openBlock.pendingBytes + totalBytes > UNSEALED_BYTES_MAX) return this.busy('the log cannot keep up');
+    return this.heldOff;
   }
 
   private busy(why: string): DrakkarError {
-    return new DrakkarError('ERR_SYSTEM_BUSY', `shard ${this.shardId} is busy: ${why}; try again later`);
+    return busyError(this.shardId, why);
   }
 
   unavailable(): DrakkarError {
@@ -194,8 +203,12 @@ export class Replica implements ApplySink {
 
   proposeBatch(commands: readonly Uint8Array[], timeoutTicks: number): Promise<Result[]> {
     let largest = 0;
-    for (let i = 0; i < commands.length; i++) largest = Math.max(largest, commands[i].length);
-    const refusal = this.refusal(largest, commands.length);
+    let total = 0;
+    for (let i = 0; i < commands.length; i++) {
+      largest = Math.max(largest, commands[i].length);
+      total += commands[i].length;
+    }
+    const refusal = this.refusal(largest, commands.length, total);
     if (refusal !== undefined) return Promise.reject(refusal);
     if (commands.length === 0) return Promise.resolve([]);
     const deadline = this.engine.tickCount + timeoutTicks;
@@ -253,6 +266,7 @@ export class Replica implements ApplySink {
     }
     if (this.reads.hasOpen) this.askReads();
     raft.flushReads();
+    this.heldOff = reasonToRefuse(this);
   }
 
   /** Sends to those who lag, and the commit index to those whom no block told it. After the turn's blocks have their places. */
@@ -293,6 +307,7 @@ export class Replica implements ApplySink {
   }
 
   private addresseeSet(mask: number): AddresseeSet {
+    this.sets ??= new Map();
     let set = this.sets.get(mask);
     if (set === undefined) {
       const peers: Peer[] = [];
@@ -308,6 +323,7 @@ export class Replica implements ApplySink {
 
   /** A follower's proposals go to the leader, once (design §7.6). Without one they certainly were not applied. */
   private passOn(): void {
+    quiesce.touch(this.raft, 'proposal');
     const leader = this.raft.leaderId === 0 ? undefined : this.peerOf(this.raft.leaderId);
     for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take()) {
       if (leader === undefined || !this.forward(leader, block)) {
@@ -339,10 +355,10 @@ export class Replica implements ApplySink {
 
   private askReads(): void {
     const context = this.reads.close(this.engine.inputMs);
-    if (this.engine.log.isFull && !this.raft.maySpeak) {
-      // Its term cannot become durable, so that it cannot even ask.
-      this.reads.drop(context, this.diskFull());
-    } else if (!this.raft.readIndex(context)) {
+    const reason = this.raft.maySpeak ? undefined : reasonNotToRead(this);
+    // Its term cannot become durable, so that it cannot even ask.
+    if (reason !== undefined) this.reads.drop(context, reason);
+    else if (!this.raft.readIndex(context)) {
       this.reads.drop(
         context,
         new DrakkarError('ERR_NO_LEADER', `shard ${this.shardId} has no leader at the moment; try again`),
@@ -362,6 +378,7 @@ export class Replica implements ApplySink {
    */
   applyCommitted(deadlineMs: number): boolean {
     const { raft, rsm, engine } = this;
+    if (this.onlookers.wantsCommits) this.onlookers.committed();
     if (this.isRestoring || rsm.busy) return false;
     this.sample.look(raft, this.pending, engine.turnMs, engine.stages);
     const before = raft.appliedIndex;
@@ -399,14 +416,16 @@ export class Replica implements ApplySink {
   serveReads(): void {
     const { appliedIndex } = this.raft;
     if (!this.reads.isServable(appliedIndex)) return;
-    const startedMs = this.reads.serve(appliedIndex, this.lookup);
+    const startedMs = this.reads.serve(appliedIndex, this);
     if (startedMs < 0) return;
     const sinceMs = this.engine.env.clock.nowMs() - startedMs;
     this.engine.stages.read.observe(sinceMs);
     traceRead(this, sinceMs);
   }
 
-  private readonly lookup = (query: unknown): unknown => (query === BARRIER ? undefined : this.rsm.lookup(query));
+  lookup(query: unknown): unknown {
+    return query === BARRIER ? undefined : this.rsm.lookup(query);
+  }
 
   /** From the state machine, for each entry that was proposed here. */
   applied(sequence: number, _index: number, status: ApplyStatus, result: Result): void {
@@ -418,12 +437,15 @@ export class Replica implements ApplySink {
 
   tick(tickCount: number): void {
     this.raft.tick();
-    if (this.pending.count > 0) this.pending.expire(tickCount, this.timeoutError);
+    if (this.raft.stallTicks === this.settings.electionTicks) onStall(this);
+    this.heldOff = reasonToRefuse(this);
+    if (this.pending.mayExpire(tickCount)) this.pending.expire(tickCount, () => this.timeoutError());
     this.reads.expire(tickCount);
   }
 
-  private readonly timeoutError = (): DrakkarError =>
-    new DrakkarError('ERR_TIMEOUT', `a proposal to shard ${this.shardId} was not answered in time`);
+  private timeoutError(): DrakkarError {
+    return new DrakkarError('ERR_TIMEOUT', `a proposal to shard ${this.shardId} was not answered in time`);
+  }
 
   /** The proposals in blocks that a newer leader's entries replaced may still be committed by a third one. */
   failTruncated(ref: BlockRef, fromIndex: number): void {
@@ -445,15 +467,24 @@ export class Replica implements ApplySink {
     this.held.push(message);
   }
 
+  /** Gives up what no block was sealed for. */
+  failUnsealed(error: DrakkarError): void {
+    for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take()) {
+      block.forEachOwn(this.nonce, (sequence) => this.pending.fail(sequence, error));
+      this.openBlock.recycle(block);
+    }
+    // Without its first entry a leader could commit nothing.
+    if (this.raft.isLeader && this.raft.termStartIndex === 0) this.raft.outbox.appendNoop();
+  }
+
   /** Ends all waiting. Unsealed proposals certainly were not applied, the others may have been. */
   end(error: DrakkarError): void {
     const unsealed = new DrakkarError(error.code, error.message, { cause: error.cause, outcome: 'not-applied' });
-    for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take()) {
-      block.forEachOwn(this.nonce, (sequence) => this.pending.fail(sequence, unsealed));
-    }
+    this.failUnsealed(unsealed);
     this.pending.failAll(error);
     this.reads.failAll(unsealed);
     this.held.length = 0;
-    this.stopController.abort(error);
+    this.onlookers.end(this.status === 'failed' ? error : undefined);
+    this.stopController?.abort(error);
   }
 }

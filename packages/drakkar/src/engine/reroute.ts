@@ -18,12 +18,13 @@ export function reroute(engine: Engine, address: string, shardIds: readonly numb
 /** What was sent the old way is lost: the member is asked anew what it has. */
 function change(engine: Engine, replica: Replica, slot: number, peer: Peer): void {
   replica.peers[slot] = peer;
-  replica.sets.clear();
+  replica.sets = undefined;
   const replicaId = replica.raft.slots[slot];
   replica.raft.reportUnreachable(replicaId);
   if (peer.connected) {
     engine.incarnations.meet(replica, replicaId, peer);
     replica.raft.reportReachable(replicaId);
   }
+  engine.liveness.joinMember(replica, slot);
   engine.markReady(replica);
 }

@@ -15,7 +15,7 @@ export async function exportSnapshot(replica: Replica, dir: string): Promise<Exp
   }
   replica.isSnapshotting = true;
   try {
-    const exported = await writeExport(engine.env.fs, dir, replicaId, rsm.saveImage(replica.stopController.signal));
+    const exported = await writeExport(engine.env.fs, dir, replicaId, rsm.saveImage(replica.stopSignal));
     engine.events.emit('snapshotExported', { shardId, replicaId, index: exported.index, dir });
     return exported;
   } finally {

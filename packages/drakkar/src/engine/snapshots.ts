@@ -42,7 +42,7 @@ export class Snapshots {
     if (index === replica.snapshotIndex) return index;
     replica.isSnapshotting = true;
     try {
-      await replica.snapshotter.save(index, replica.rsm.saveImage(replica.stopController.signal));
+      await replica.snapshotter.save(index, replica.rsm.saveImage(replica.stopSignal));
       if (replica.status !== 'running') throw replica.unavailable();
       await this.record(replica, index, term);
     } finally {
@@ -111,7 +111,7 @@ export class Snapshots {
       const image = await replica.snapshotter.open(index);
       const { shardId, replicaId: from } = replica;
       const header: SnapshotHeader = { shardId, from, to, term, index, indexTerm, imageBytes: image.sizeBytes };
-      const { signal } = replica.stopController;
+      const signal = replica.stopSignal;
       await this.engine.transport.sendSnapshot(peer.address, header, image.chunks, signal);
     };
     run().then(
@@ -163,7 +163,7 @@ export class Snapshots {
     }
     replica.isSnapshotting = true;
     try {
-      const either = AbortSignal.any([signal, replica.stopController.signal]);
+      const either = AbortSignal.any([signal, replica.stopSignal]);
       await replica.snapshotter.receive(header.index, header.indexTerm, chunks, either);
       this.engine.events.emit('snapshotReceived', {
         shardId: replica.shardId,
@@ -188,7 +188,7 @@ export class Snapshots {
     replica.isRestoring = raft.isInstalling = true;
     try {
       const image = await replica.snapshotter.open(header.index);
-      await rsm.recoverImage(image.chunks, replica.stopController.signal);
+      await rsm.recoverImage(image.chunks, replica.stopSignal);
       if (replica.status !== 'running') throw replica.unavailable();
       replica.snapshotIndex = header.index;
       replica.snapshotTerm = header.indexTerm;

@@ -100,8 +100,35 @@ export interface FileSystem {
   lockDirectory(path: string): Promise<DirectoryLock>;
 }
 
+/** Keys and certificates as PEM text. */
+export interface SecurityMaterial {
+  /** Authorities whose signatures count; nobody else's do. */
+  readonly ca: string;
+  /** The own certificate, and whatever leads from it to one of the peers' authorities. */
+  readonly cert: string;
+  readonly key: string;
+  /** Lists of revoked certificates. Where there is one, every authority needs one. */
+  readonly crl: string | undefined;
+}
+
+/** What a certificate says of its holder. Names are in lower case; IPv6 addresses have no brackets and are in their shortest form. */
+export interface Certificate {
+  readonly dnsNames: readonly string[];
+  readonly ipAddresses: readonly string[];
+  readonly uris: readonly string[];
+  /** SHA-256 in hex; for logs. */
+  readonly fingerprint: string;
+  /** Until it expires, from the moment it was read. */
+  readonly validForMs: number;
+}
+
+/** Material that was checked; only the network that made it can use it. */
+export interface Security {
+  readonly certificate: Certificate;
+}
+
 export interface SocketHandlers {
-  /** The connection is up (dialled sockets only). */
+  /** The connection is up: a dialled one always tells, an accepted one when it has a handshake to wait for. */
   onOpen?(): void;
   /** Bytes `buffer[offset, offset + length)`; valid only during the call. */
   onData(buffer: Uint8Array, offset: number, length: number): void;
@@ -118,6 +145,8 @@ export interface Socket {
   readonly remoteAddress: string;
   /** Bytes given to `write` and not yet taken by the system. */
   readonly queuedBytes: number;
+  /** What the other end has proven to be, from `onOpen` on; undefined on a plain connection. */
+  readonly certificate: Certificate | undefined;
   /**
    * Sends `buffer[offset, offset + length)`; false asks to wait for `onDrain`. The range must not change until `written`,
    * which runs exactly once, also when the socket fails. After `destroy` nothing is sent, `written` still runs.
@@ -134,6 +163,8 @@ export interface Socket {
 export interface Listener {
   /** `host:port` bound; differs from the one asked for when its port was 0. */
   readonly address: string;
+  /** Handshakes from now on use this; connections that are up stay as they are. Only where there was a security before. */
+  secure(security: Security): void;
   close(): Promise<void>;
 }
 
@@ -161,10 +192,18 @@ export interface Network {
     keys: readonly DatagramKey[],
     onDatagram: (fromAddress: string, bytes: Uint8Array) => void,
   ): Promise<DatagramSocket>;
-  /** Rejects with the system's code (`EADDRINUSE`, …). `onConnection` sets the socket's handlers before it returns. */
-  listen(address: string, onConnection: (socket: Socket) => void): Promise<Listener>;
+  /**
+   * Rejects with the system's code (`EADDRINUSE`, …). `onConnection` sets the socket's handlers before it returns, and runs before any
+   * handshake, so that its caller can count and end what never finishes one.
+   */
+  listen(address: string, onConnection: (socket: Socket) => void, security?: Security): Promise<Listener>;
   /** Dials; `onOpen` or `onClose` follows. */
-  connect(address: string, handlers: SocketHandlers): Socket;
+  connect(address: string, handlers: SocketHandlers, security?: Security): Socket;
+  /**
+   * Makes material ready. A connection with it is opened only if both ends prove, by TLS 1.3 and without resumption, to hold a key that an
+   * authority has signed and not revoked; whom it was signed for is the caller's to judge. Throws an error whose message says what is wrong.
+   */
+  prepare(material: SecurityMaterial): Security;
 }
 
 /** One named stream of trace messages. */

@@ -8,11 +8,15 @@ export interface RaftConfig {
   readonly heartbeatTicks: number;
   readonly preVote: boolean;
   readonly checkQuorum: boolean;
+  /** May fall silent when idle; needs somebody who tells of hosts that are lost. */
+  readonly quiesce: boolean;
   /** Blocks and bytes under way to one follower before the leader waits for an acknowledgement. */
   readonly maxInflightBlocks: number;
   readonly maxInflightBytes: number;
   /** Most bytes a single catch-up send hands out for one member. */
   readonly maxSendBytes: number;
+  /** Bytes of entries that may wait to be applied before the replica says that it is busy. */
+  readonly maxUnappliedBytes: number;
   /** Uniform in [0, 2^32). */
   readonly random: () => number;
 }

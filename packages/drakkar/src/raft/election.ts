@@ -15,7 +15,7 @@ export function tick(raft: Raft): void {
   if (raft.electionElapsed < raft.electionTimeout) return;
   raft.electionElapsed = 0;
   // Whoever cannot write could not lead either (design §7.7).
-  if (!raft.isVoter || raft.hasPendingConfigChange || raft.stallTicks >= raft.config.electionTicks) return;
+  if (!raft.isVoter || raft.hasPendingConfigChange || raft.isStalled) return;
   campaign(raft, false);
 }
 
@@ -101,8 +101,11 @@ function becomeLeader(raft: Raft): void {
   raft.role = 'leader';
   raft.electionElapsed = 0;
   raft.heartbeatElapsed = 0;
+  raft.idleTicks = 0;
+  raft.offeredFrom = 0;
   raft.termStartIndex = 0;
   raft.transferTarget = 0;
+  raft.heldBackBy = 0;
   // Its own log is the measure now.
   raft.verifiedIndex = raft.log.lastIndex;
   for (const member of raft.members) member.reset(raft.log.lastIndex + 1);

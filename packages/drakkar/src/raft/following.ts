@@ -2,8 +2,17 @@
 import { invariant } from '../errors.ts';
 import type { BlockHeader } from '../wire/block.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
-import { MESSAGE_NO_REPLY, MESSAGE_REJECT, MessageType, type Message } from '../wire/message.ts';
+import {
+  MESSAGE_BUSY,
+  MESSAGE_NO_REPLY,
+  MESSAGE_QUIESCE,
+  MESSAGE_REJECT,
+  MessageType,
+  type Message,
+} from '../wire/message.ts';
 import { becomeFollower } from './election.ts';
+import { answerFlags } from './pressure.ts';
+import * as quiesce from './quiesce.ts';
 import type { Raft } from './raft.ts';
 
 export const BlockVerdict = {
@@ -107,7 +116,11 @@ export function acknowledge(raft: Raft, again: boolean): void {
   const index = Math.min(raft.writes.durableIndex, raft.verifiedIndex);
   if (index <= raft.ackedIndex && !again) return;
   raft.ackedIndex = index;
-  raft.send(MessageType.ReplicateResponse, raft.leaderId, { logIndex: index, hintHigh: raft.log.lastIndex });
+  raft.send(MessageType.ReplicateResponse, raft.leaderId, {
+    flags: answerFlags(raft),
+    logIndex: index,
+    hintHigh: raft.log.lastIndex,
+  });
 }
 
 export function onHeartbeat(raft: Raft, message: Message): void {
@@ -116,8 +129,11 @@ export function onHeartbeat(raft: Raft, message: Message): void {
   // A leader names a commit index only up to what this replica acknowledged to it in this term, so that it proves the match, also
   // of what was forgotten to be proven over a restart. Beyond the log's end it proves that something was lost (F6).
   if (message.commit <= raft.log.lastIndex) verify(raft, message.commit, message.commit);
+  raft.leaderIsBusy = (message.flags & MESSAGE_BUSY) !== 0;
   if ((message.flags & MESSAGE_NO_REPLY) !== 0) return;
+  const isOffer = (message.flags & MESSAGE_QUIESCE) !== 0;
   raft.send(MessageType.HeartbeatResponse, message.from, {
+    flags: answerFlags(raft) | (isOffer && quiesce.accept(raft, message) ? MESSAGE_QUIESCE : 0),
     logIndex: Math.min(raft.writes.durableIndex, raft.verifiedIndex),
     hint: message.hint,
     logTerm: message.logTerm,

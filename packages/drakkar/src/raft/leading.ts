@@ -1,16 +1,18 @@
 /** What a leader does: append, send, count, confirm reads, hand over. */
 import { invariant } from '../errors.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
-import { MESSAGE_NO_REPLY, MessageType, type Message } from '../wire/message.ts';
+import { MESSAGE_NO_REPLY, MESSAGE_QUIESCE, MessageType, type Message } from '../wire/message.ts';
 import { becomeFollower } from './election.ts';
 import { MemberState, type Member } from './member.ts';
+import { heartbeatFlags, isPaused, onAnswer, tick as tickPressure } from './pressure.ts';
+import * as quiesce from './quiesce.ts';
 import { majorityReached } from './quorum.ts';
 import type { Raft } from './raft.ts';
 import type { ReadRequest } from './read-index.ts';
 
 export function tick(raft: Raft): void {
   const { electionTicks, heartbeatTicks, checkQuorum } = raft.config;
-  if (raft.stallTicks >= electionTicks) {
+  if (raft.isStalled) {
     giveAway(raft);
     return;
   }
@@ -22,7 +24,9 @@ export function tick(raft: Raft): void {
     }
   }
   if (raft.transferTarget !== 0 && ++raft.transferElapsed >= electionTicks) endTransfer(raft, 'timeout');
+  tickPressure(raft);
   flushReads(raft);
+  raft.idleTicks++;
   if (++raft.heartbeatElapsed >= heartbeatTicks) broadcastHeartbeat(raft);
 }
 
@@ -55,16 +59,20 @@ function isOther(raft: Raft, member: Member): boolean {
 export function broadcastHeartbeat(raft: Raft): void {
   raft.heartbeatElapsed = 0;
   raft.heartbeatNumber++;
+  const flags = heartbeatFlags(raft) | quiesce.offer(raft);
   for (const member of raft.members) {
     if (!isOther(raft, member)) continue;
     const commit = Math.min(member.matchIndex, raft.commitIndex);
     if (commit > member.sentCommit) member.sentCommit = commit;
     raft.send(MessageType.Heartbeat, member.replicaId, {
+      flags,
       commit,
       hint: raft.reads.hasRounds ? raft.reads.round : 0,
       logTerm: raft.heartbeatNumber,
     });
   }
+  // Alone, or all others are away.
+  if (flags !== 0) quiesce.settle(raft);
 }
 
 // Sending.
@@ -72,6 +80,7 @@ export function broadcastHeartbeat(raft: Raft): void {
 export function appendOwn(raft: Raft, ref: BlockRef): number {
   invariant(raft.role === 'leader' && ref.term === raft.term, 'only a leader appends, and in its own term');
   invariant(ref.firstIndex === raft.log.lastIndex + 1, 'an own block does not stand at the end of the log');
+  quiesce.touch(raft, 'proposal');
   raft.log.append(ref);
   raft.writes.push(ref, ref.lastIndex);
   if (raft.termStartIndex === 0) raft.termStartIndex = ref.firstIndex;
@@ -82,7 +91,7 @@ export function appendOwn(raft: Raft, ref: BlockRef): number {
     if (slot === raft.selfSlot) continue;
     const member = members[slot];
     const fits = member.state === MemberState.Replicate && member.nextIndex === ref.firstIndex;
-    if (!fits || member.isWindowFull || member.hasRegressed) {
+    if (!fits || member.isWindowFull || member.hasRegressed || isPaused(raft, member)) {
       raft.lags = true;
       continue;
     }
@@ -99,7 +108,7 @@ export function catchUp(raft: Raft): void {
     const member = raft.members[slot];
     if (slot === raft.selfSlot || member.hasRegressed) continue;
     if (member.state === MemberState.Probe && !member.isWaiting) probe(raft, slot, member);
-    else if (member.state === MemberState.Replicate) pipeline(raft, slot, member);
+    else if (member.state === MemberState.Replicate && !isPaused(raft, member)) pipeline(raft, slot, member);
   }
 }
 
@@ -161,7 +170,7 @@ export function flushCommit(raft: Raft): void {
     const commit = Math.min(member.matchIndex, raft.commitIndex);
     if (commit <= member.sentCommit) continue;
     member.sentCommit = commit;
-    raft.send(MessageType.Heartbeat, member.replicaId, { flags: MESSAGE_NO_REPLY, commit });
+    raft.send(MessageType.Heartbeat, member.replicaId, { flags: MESSAGE_NO_REPLY | heartbeatFlags(raft), commit });
   }
 }
 
@@ -171,6 +180,7 @@ export function onReplicateResponse(raft: Raft, message: Message): void {
   const member = raft.memberOf(message.from);
   if (member === undefined || member.hasRegressed) return;
   member.isActive = true;
+  onAnswer(raft, member, message);
   if (message.rejected) onReject(raft, member, message);
   else onAck(raft, member, message.logIndex);
 }
@@ -239,6 +249,7 @@ export function onHeartbeatResponse(raft: Raft, message: Message): void {
   const member = raft.memberOf(message.from);
   if (member === undefined || member.hasRegressed) return;
   member.isActive = true;
+  onAnswer(raft, member, message);
   // An answer to a heartbeat that was sent after the acknowledgement came: its log cannot be shorter, unless it was lost.
   if (message.logTerm > member.matchedAtHeartbeat && message.hintHigh < member.matchIndex) {
     member.hasRegressed = true;
@@ -262,6 +273,7 @@ export function onHeartbeatResponse(raft: Raft, message: Message): void {
     }
   }
   if (message.hint > 0) confirmRound(raft, member, message.hint);
+  if ((message.flags & MESSAGE_QUIESCE) !== 0) quiesce.onAccepted(raft, member, message);
 }
 
 /** What was under way is lost. A lost probe is not repeated at once: the answer to a heartbeat, or the way being open again, does. */
@@ -312,6 +324,7 @@ export function transferTo(raft: Raft, targetId: number): boolean {
     raft.outbox.transferEnded(targetId, 'target-invalid');
     return false;
   }
+  quiesce.touch(raft, 'operator');
   if (raft.transferTarget === targetId) return true;
   if (raft.transferTarget !== 0) endTransfer(raft, 'superseded');
   raft.transferTarget = targetId;

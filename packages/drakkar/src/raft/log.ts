@@ -162,6 +162,11 @@ export class RaftLog {
     }
   }
 
+  /** Takes no more room than the references need. */
+  rest(): void {
+    if (this.head > 0 || this.refs.length < CUT_AFTER) this.cut();
+  }
+
   private clampCursors(): void {
     const end = this.refs.length;
     if (this.appliedAt > end) this.appliedAt = end;
@@ -173,7 +178,10 @@ export class RaftLog {
     // What was compacted was applied.
     if (this.appliedAt < this.head) this.appliedAt = this.head;
     if (this.trimAt < this.head) this.trimAt = this.head;
-    if (this.head < CUT_AFTER || this.head * 2 < this.refs.length) return;
+    if (this.head >= CUT_AFTER && this.head * 2 >= this.refs.length) this.cut();
+  }
+
+  private cut(): void {
     this.refs = this.refs.slice(this.head);
     this.appliedAt -= this.head;
     this.trimAt -= this.head;

@@ -11,6 +11,8 @@ export const MemberState = {
 export type MemberState = (typeof MemberState)[keyof typeof MemberState];
 
 const FIRST_WINDOW = 16;
+/** Shared by all that nothing is under way to; never written to. */
+const NO_WINDOW = new Float64Array(0);
 
 export class Member {
   readonly replicaId: number;
@@ -33,12 +35,18 @@ export class Member {
   sentAtHeartbeat = 0;
   /** It lost what it had acknowledged: counts for nothing while this leader's term lasts (F6, F19). */
   hasRegressed = false;
+  /** Ticks for which it counts as too busy for more; 0 for not (`pressure.ts`). */
+  busyTicks = 0;
+  /** Its host is not heard or cannot be reached; kept by `hostLost` and `hostBack` whatever this replica's role. */
+  isAway = false;
+  /** Number of the newest heartbeat on whose offer it fell silent. */
+  silentSince = 0;
 
   private readonly maxBlocks: number;
   private readonly maxBytes: number;
   /** Blocks under way: their last indexes and sizes, a ring. */
-  private lastIndexes = new Float64Array(FIRST_WINDOW);
-  private sizes = new Float64Array(FIRST_WINDOW);
+  private lastIndexes = NO_WINDOW;
+  private sizes = NO_WINDOW;
   private head = 0;
   private count = 0;
   private bytes = 0;
@@ -62,6 +70,7 @@ export class Member {
     this.matchedAtHeartbeat = 0;
     this.sentAtHeartbeat = 0;
     this.hasRegressed = false;
+    this.busyTicks = 0;
     this.clearWindow();
   }
 
@@ -118,14 +127,22 @@ export class Member {
     this.count--;
   }
 
+  /** Gives the memory of the window back while nothing is under way. */
+  release(): void {
+    if (this.count > 0) return;
+    this.lastIndexes = this.sizes = NO_WINDOW;
+    this.head = 0;
+  }
+
   private clearWindow(): void {
     this.head = this.count = this.bytes = 0;
   }
 
   private grow(): void {
     const old = this.lastIndexes.length;
-    const lastIndexes = new Float64Array(old * 2);
-    const sizes = new Float64Array(old * 2);
+    const size = Math.max(FIRST_WINDOW, old * 2);
+    const lastIndexes = new Float64Array(size);
+    const sizes = new Float64Array(size);
     for (let i = 0; i < this.count; i++) {
       lastIndexes[i] = this.lastIndexes[(this.head + i) & (old - 1)]!;
       sizes[i] = this.sizes[(this.head + i) & (old - 1)]!;

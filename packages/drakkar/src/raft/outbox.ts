@@ -6,6 +6,7 @@
  */
 import type { BlockRef } from '../wire/block-ref.ts';
 import type { Message } from '../wire/message.ts';
+import type { WakeCause } from './quiesce.ts';
 
 export type TransferOutcome = 'done' | 'timeout' | 'superseded' | 'target-invalid' | 'stepped-down';
 
@@ -32,6 +33,8 @@ export interface Outbox {
   /** Entries from `index` on were replaced by a newer leader's: their proposals here have an unknown outcome. */
   truncated(fromIndex: number): void;
   leaderChanged(leaderId: number, term: number): void;
+  /** This replica fell silent (undefined), or woke and needs ticks again. */
+  quiesceChanged(wokenBy: WakeCause | undefined): void;
   transferEnded(targetId: number, outcome: TransferOutcome): void;
   /** A member acknowledged less than it had before: its disk lost what it promised (F6, F19). It is not counted any more. */
   memberRegressed(replicaId: number): void;

@@ -18,6 +18,7 @@ import * as leading from './leading.ts';
 import { RaftLog } from './log.ts';
 import { Member } from './member.ts';
 import type { MessageFields, Outbox } from './outbox.ts';
+import * as quiesce from './quiesce.ts';
 import { quorumOf } from './quorum.ts';
 import { LeaderReads } from './read-index.ts';
 import { OutstandingWrites } from './writes.ts';
@@ -81,6 +82,12 @@ export class Raft {
   /** Ticks since a write became durable while some are outstanding. */
   stallTicks = 0;
 
+  /** Silent: neither heartbeats nor election timer (quiesce.ts). */
+  isQuiesced = false;
+  /** Leader: ticks since the last write or read; number of the first heartbeat of the offer under way, 0 for none. */
+  idleTicks = 0;
+  offeredFrom = 0;
+
   /** Candidates: who answered, by slot; undefined for not yet. */
   votes: (boolean | undefined)[] = [];
 
@@ -88,11 +95,18 @@ export class Raft {
   termStartIndex = 0;
   heartbeatNumber = 0;
   lags = false;
+  /** Leader: a member that is too busy for more, 0 for none. */
+  heldBackBy = 0;
   readonly reads = new LeaderReads();
   transferTarget = 0;
   transferElapsed = 0;
   /** A transfer that this replica began and whose new leader is not known yet. */
   awaitedLeader = 0;
+
+  /** More bytes wait to be applied than may. */
+  isOverloaded = false;
+  /** Follower: the leader takes no proposals for now. */
+  leaderIsBusy = false;
 
   /** Follower: acknowledged to the current leader. */
   ackedIndex = 0;
@@ -104,8 +118,6 @@ export class Raft {
   acceptTruncates = false;
   /** Whether the last `restore` gave up the log. Read while the state record it asks for is written. */
   restoreReset = false;
-
-  private readonly message = new Message();
 
   constructor(config: RaftConfig, start: RaftStart, outbox: Outbox) {
     this.config = config;
@@ -152,6 +164,11 @@ export class Raft {
     return !this.isStateDirty && this.stateWrite <= this.writes.durable;
   }
 
+  /** No write has become durable for an election timeout, though some wait. */
+  get isStalled(): boolean {
+    return this.stallTicks >= this.config.electionTicks;
+  }
+
   /** Entries are applied only when they are durable here (design §4). */
   get applyLimit(): number {
     return Math.min(this.commitIndex, this.writes.durableIndex);
@@ -180,6 +197,7 @@ export class Raft {
   // Time and messages.
 
   tick(): void {
+    if (this.isQuiesced) return;
     if (this.writes.count > 0) this.stallTicks++;
     if (this.role === 'leader') leading.tick(this);
     else election.tick(this);
@@ -188,6 +206,7 @@ export class Raft {
 
   /** A message that was checked to be for this shard and this replica. */
   step(message: Message): void {
+    if (this.isQuiesced && !quiesce.isPartOfSilence(this, message)) quiesce.wake(this, 'message');
     if (message.term > this.term) {
       if (!election.admitHigherTerm(this, message)) return;
     } else if (message.term < this.term) {
@@ -221,6 +240,7 @@ export class Raft {
         if (this.role === 'leader') leading.onReplicateResponse(this, message);
         break;
       case MessageType.ReadIndex:
+        quiesce.touch(this, 'read');
         if (this.role === 'leader') this.reads.add(message.from, message.hint);
         break;
       case MessageType.LeaderTransfer:
@@ -236,6 +256,7 @@ export class Raft {
 
   /** What may become of a block: see `BlockVerdict`. Answers the leader where nothing will be accepted. */
   checkBlock(header: BlockHeader): following.BlockVerdict {
+    if (this.isQuiesced) quiesce.wake(this, 'message');
     const verdict = following.checkBlock(this, header);
     this.persistIfDirty();
     return verdict;
@@ -306,6 +327,7 @@ export class Raft {
    */
   admitSnapshot(term: number, leaderId: number): boolean {
     if (term < this.term || this.memberOf(leaderId) === undefined) return false;
+    if (this.isQuiesced) quiesce.wake(this, 'message');
     following.hearLeader(this, leaderId, term);
     this.persistIfDirty();
     return true;
@@ -336,6 +358,7 @@ export class Raft {
 
   /** Asks for the index to read at. False: no leader is known. */
   readIndex(context: number): boolean {
+    quiesce.touch(this, 'read');
     if (this.role === 'leader') {
       this.newestContext = context;
       return this.reads.add(this.config.replicaId, context);
@@ -353,6 +376,7 @@ export class Raft {
 
   /** Hands leadership to `targetId`, or asks the leader to. False when nothing was begun; the outbox hears how it ends. */
   transferLeader(targetId: number): boolean {
+    quiesce.touch(this, 'operator');
     if (this.role === 'leader') return leading.transferTo(this, targetId);
     if (this.leaderId === 0) return false;
     this.send(MessageType.LeaderTransfer, this.leaderId, { hint: targetId });
@@ -360,6 +384,7 @@ export class Raft {
   }
 
   campaign(): void {
+    quiesce.touch(this, 'operator');
     if (this.role !== 'leader' && this.isVoter) election.campaign(this, false);
     this.persistIfDirty();
   }
@@ -405,6 +430,7 @@ export class Raft {
   setLeader(leaderId: number): void {
     if (this.leaderId === leaderId) return;
     this.leaderId = leaderId;
+    this.leaderIsBusy = false;
     this.ackedIndex = 0;
     if (leaderId !== 0 && this.awaitedLeader !== 0) {
       const target = this.awaitedLeader;
@@ -437,7 +463,7 @@ export class Raft {
    */
   send(type: MessageType, to: number, fields: Partial<MessageFields> = NO_FIELDS): void {
     this.persistIfDirty();
-    const { message } = this;
+    const message = OUTGOING;
     message.type = type;
     message.flags = fields.flags ?? 0;
     message.shardId = this.config.shardId;
@@ -454,3 +480,5 @@ export class Raft {
 }
 
 const NO_FIELDS: Partial<MessageFields> = {};
+/** One for all: an outbox copies or encodes it before it returns. */
+const OUTGOING = new Message();

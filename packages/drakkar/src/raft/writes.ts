@@ -6,6 +6,9 @@ import { invariant } from '../errors.ts';
 import type { BlockPlace, BlockRef } from '../wire/block-ref.ts';
 
 const FIRST_CAPACITY = 16;
+/** Shared by all that wait for nothing; never written to. */
+const NO_REFS: (BlockRef | undefined)[] = [];
+const NO_INDEXES = new Float64Array(0);
 
 export class OutstandingWrites {
   /** Number of the newest write. */
@@ -14,10 +17,11 @@ export class OutstandingWrites {
   durable = 0;
   /** Every entry up to here is durable in this shard's log. Lowered by truncations. */
   durableIndex: number;
-  private mask = FIRST_CAPACITY - 1;
-  private refs: (BlockRef | undefined)[] = new Array(FIRST_CAPACITY).fill(undefined);
+  /** Nothing is held for a shard that does not write. */
+  private mask = -1;
+  private refs: (BlockRef | undefined)[] = NO_REFS;
   /** The index that becomes durable with the write; 0 for those that carry no entries. */
-  private indexes = new Float64Array(FIRST_CAPACITY);
+  private indexes = NO_INDEXES;
 
   constructor(durableIndex: number) {
     this.durableIndex = durableIndex;
@@ -59,8 +63,16 @@ export class OutstandingWrites {
     }
   }
 
+  /** Gives the memory back while nothing is outstanding. */
+  release(): void {
+    if (this.count > 0) return;
+    this.mask = -1;
+    this.refs = NO_REFS;
+    this.indexes = NO_INDEXES;
+  }
+
   private grow(): void {
-    const capacity = (this.mask + 1) * 2;
+    const capacity = Math.max(FIRST_CAPACITY, (this.mask + 1) * 2);
     const refs: (BlockRef | undefined)[] = new Array(capacity).fill(undefined);
     const indexes = new Float64Array(capacity);
     for (let number = this.durable + 1; number <= this.last; number++) {

@@ -42,6 +42,11 @@ interface BatchedSession {
   readonly series: number;
 }
 
+/** One for all shards of the thread: `apply` is synchronous, and leaves nothing in them. */
+const BATCH = new EntryBatch();
+const CURSOR = new BatchCursor();
+const BATCHED_SESSIONS: BatchedSession[] = [];
+
 export class Rsm {
   readonly shardId: number;
   readonly replicaId: number;
@@ -53,9 +58,9 @@ export class Rsm {
   membership: Membership;
   /** A snapshot streams: nothing may be applied. */
   busy = false;
-  private readonly batch = new EntryBatch();
-  private readonly cursor = new BatchCursor();
-  private readonly batchedSessions: BatchedSession[] = [];
+  private readonly batch = BATCH;
+  private readonly cursor = CURSOR;
+  private readonly batchedSessions = BATCHED_SESSIONS;
 
   constructor(options: RsmOptions) {
     this.shardId = options.shardId;
@@ -86,6 +91,9 @@ export class Rsm {
     invariant(!this.busy, 'entries were applied while a snapshot streams');
     invariant(fromIndex === this.appliedIndex + 1, `entry ${fromIndex} was applied behind ${this.appliedIndex}`);
     const { batch } = this;
+    // A state machine that threw left its entries there.
+    batch.clear();
+    this.batchedSessions.length = 0;
     for (let i = 0; i < count; i++) {
       const type = entryType(u32, word);
       if (type === EntryType.Command) {

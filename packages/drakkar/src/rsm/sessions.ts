@@ -41,10 +41,13 @@ export class Session {
   }
 }
 
+/** For all shards that no session was opened in; never written to. */
+const NOBODY = new Map<bigint, Session>();
+
 export class Sessions {
   private readonly max: number;
   /** Least recently used first: a Map remembers the order of insertion. */
-  private readonly byClient = new Map<bigint, Session>();
+  private byClient = NOBODY;
 
   constructor(max: number = SESSIONS_MAX) {
     this.max = max;
@@ -67,10 +70,15 @@ export class Sessions {
   /** Registering twice is fine: the second is the client's retry (scenario 65). */
   register(clientHigh: number, clientLow: number): void {
     if (this.use(clientHigh, clientLow) !== undefined) return;
-    this.byClient.set(keyOf(clientHigh, clientLow), new Session(clientHigh, clientLow));
+    this.add(new Session(clientHigh, clientLow));
     if (this.byClient.size <= this.max) return;
     const [oldest] = this.byClient.keys();
     this.byClient.delete(oldest);
+  }
+
+  private add(session: Session): void {
+    if (this.byClient === NOBODY) this.byClient = new Map();
+    this.byClient.set(keyOf(session.clientHigh, session.clientLow), session);
   }
 
   /** Fine for an unknown one: the client's retry. */
@@ -153,7 +161,7 @@ export class Sessions {
           word += words;
         } else throw malformed();
       }
-      sessions.byClient.set(keyOf(session.clientHigh, session.clientLow), session);
+      sessions.add(session);
     }
     if (word !== end || sessions.count !== count) throw malformed();
     return sessions;

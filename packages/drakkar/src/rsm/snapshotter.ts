@@ -25,7 +25,7 @@ export class Snapshotter {
   private readonly fs: FileSystem;
   private readonly dir: string;
   /** Images being read; they are not removed. */
-  private readonly readers = new Map<number, number>();
+  private readers: Map<number, number> | undefined;
   private isMade = false;
 
   constructor(fs: FileSystem, dir: string) {
@@ -97,10 +97,9 @@ export class Snapshotter {
     const stat = await this.fs.stat(path);
     if (stat === undefined)
       throw new DrakkarError('ERR_SNAPSHOT_CORRUPT', `${path} is missing though the log names it`);
-    this.readers.set(index, (this.readers.get(index) ?? 0) + 1);
-    const release = (): void => {
-      this.readers.set(index, this.readers.get(index)! - 1);
-    };
+    const readers = (this.readers ??= new Map());
+    readers.set(index, (readers.get(index) ?? 0) + 1);
+    const release = (): void => void readers.set(index, readers.get(index)! - 1);
     const source = readFileChunks(this.fs, path);
     async function* chunks(): AsyncGenerator<Uint8Array> {
       try {
@@ -124,7 +123,7 @@ export class Snapshotter {
     const removed: number[] = [];
     const older = (await this.list()).filter((index) => index < newest);
     for (const index of older.slice(0, -1)) {
-      if ((this.readers.get(index) ?? 0) > 0) continue;
+      if ((this.readers?.get(index) ?? 0) > 0) continue;
       await this.fs.remove(this.path(index));
       removed.push(index);
     }

@@ -48,8 +48,12 @@ export class Clients {
   private operationsLeft: number;
   private callCount = 0;
   private exportCount = 0;
+  /** All clients hold still until then. */
+  private lullUntilMs = 0;
   /** Calls that certainly were not applied, with their shards. */
   private readonly refused: { readonly token: number; readonly truth: ShardTruth }[] = [];
+  /** Calls that were told to be committed, and where. */
+  private readonly noticed: { readonly token: number; readonly truth: ShardTruth; readonly index: number }[] = [];
   private readonly sessions = new Map<string, HeldSession>();
 
   constructor(owner: ClientsOwner, dice: Dice) {
@@ -74,15 +78,18 @@ export class Clients {
 
   private async runClient(client: number): Promise<void> {
     const dice = this.dice.stream(`client ${client}`);
-    const { plan, workload, hosts } = this.owner;
+    const { plan, workload, hosts, world } = this.owner;
     while (this.operationsLeft > 0) {
       await this.sleep(dice.exponential(plan.thinkMs));
+      if (world.nowMs() < this.lullUntilMs) await this.sleep(this.lullUntilMs - world.nowMs());
       const { shardId, memberIds } = dice.pick(plan.shards);
       const up = hosts.filter((host) => host.isUp && memberIds.includes(host.id));
       if (up.length === 0) continue;
       const leader = this.leaderOf(shardId);
       const host = leader !== undefined && dice.chance(0.5) ? leader : dice.pick(up);
       this.operationsLeft--;
+      if (plan.lullEvery > 0 && this.operationsLeft % plan.lullEvery === 0)
+        this.lullUntilMs = world.nowMs() + plan.lullMs;
       if (workload.query !== undefined && dice.chance(0.35)) await this.read(dice, client, host, shardId);
       else if (dice.chance(0.25)) await this.proposeInSession(dice, client, host, shardId);
       else if (dice.chance(0.1)) await this.proposeBatch(dice, client, host, shardId);
@@ -108,13 +115,36 @@ export class Clients {
     const call = this.begin(client, shardId, false, command);
     const timeoutMs = dice.pick([200, 1000, 4000]);
     const useCallback = dice.chance(0.15);
+    const wantsNotice = dice.chance(0.2);
     await this.write([call], host, async (node) => {
       const bytes = withToken(call.id, command);
+      if (wantsNotice) return [await this.proposeNoticed(node, call.id, shardId, bytes, timeoutMs)];
       if (!useCallback) return [await node.propose(shardId, bytes, { timeoutMs })];
       return new Promise((resolve, reject) => {
         node.proposeCallback(shardId, bytes, (error, result) => (error === null ? resolve([result]) : reject(error)));
       });
     });
+  }
+
+  /** Hears of the commit before the answer. */
+  private async proposeNoticed(
+    node: NodeHost,
+    token: number,
+    shardId: number,
+    bytes: Uint8Array,
+    timeoutMs: number,
+  ): Promise<Result> {
+    const truth = this.owner.truths.get(shardId)!;
+    let heard = 0;
+    const onCommit = (index: number): void => {
+      if (heard !== 0) this.owner.fail(new Violation('safety', 'a commit is told once', `call ${token}`));
+      heard = index;
+      this.noticed.push({ token, truth, index });
+      this.owner.count('commitsNoticed');
+    };
+    const result = await node.propose(shardId, bytes, { timeoutMs, onCommit });
+    holds(heard > 0, 'a commit is told before the answer', () => `call ${token} of shard ${shardId}`);
+    return result;
   }
 
   private async proposeBatch(dice: Dice, client: number, host: SimHost, shardId: number): Promise<void> {
@@ -216,6 +246,8 @@ export class Clients {
     if (error instanceof Violation) throw error;
     if (!DrakkarError.is(error)) throw new Violation('crash', 'errors have codes', String(error));
     this.owner.count(`error ${error.code}`);
+    if (error.code === 'ERR_SYSTEM_BUSY' && /replica \d+ cannot|its leader/.test(error.message))
+      this.owner.count('proposalsHeldBack');
     if (error.code === 'ERR_INVARIANT') throw new Violation('crash', 'invariants hold', error.message);
     return error;
   }
@@ -329,8 +361,13 @@ export class Clients {
     return false;
   }
 
-  /** What was refused for certain was never applied. */
-  checkEnd(): void {
+  /** What was refused for certain was never applied; what was told to be committed was, and there. */
+  checkEnd(isHealed: boolean): void {
+    for (const { token, truth, index } of isHealed ? this.noticed : []) {
+      holds(truth.indexOf.get(token) === index, 'a commit that was told is kept', () => {
+        return `call ${token} of shard ${truth.shardId} was told to be committed at ${index}, and stands at ${truth.indexOf.get(token)}`;
+      });
+    }
     for (const { token, truth } of this.refused) {
       const index = truth.indexOf.get(token);
       holds(index === undefined, 'a definite failure means not applied', () => {

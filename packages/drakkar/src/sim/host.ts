@@ -9,7 +9,8 @@ import type { HostEventMap } from '../events.ts';
 import { enginesOf } from '../inspect.ts';
 import { NodeHost } from '../nodehost.ts';
 import type { StateMachine } from '../rsm/state-machine.ts';
-import type { Keep, MemoryDisk, MemoryMachine } from '../testing.ts';
+import type { Keep, MemoryDisk, MemoryMachine, SimulatedAuthority } from '../testing.ts';
+import type { TlsOptions } from '../transport/security.ts';
 import { createTcpTransport } from '../transport/tcp.ts';
 import type { SnapshotHeader } from '../transport/transport.ts';
 import type { Slab } from '../wire/slab.ts';
@@ -23,12 +24,15 @@ import { Violation } from './violation.ts';
 /** Before a host that failed, or could not start, is started again. */
 const RESTART_MS = 400;
 const BACKUPS_MAX = 5;
+/** Between two certificates of a host, in the runs in which hosts have some. */
+const ROTATION_MS = 2500;
 export const DATA_DIR = 'data';
 
 /** What a host tells the run. */
 export interface HostOwner {
   readonly plan: Plan;
   readonly logger: Logger;
+  readonly authority: SimulatedAuthority;
   createStateMachine(host: SimHost, shardId: number): StateMachine;
   onSend(host: SimHost, address: string, slab: Slab, offset: number, lengthBytes: number): void;
   onSnapshotOffer(host: SimHost, header: SnapshotHeader): void;
@@ -108,6 +112,8 @@ export class SimHost {
       snapshotEntries: plan.snapshotEntries,
       compactionOverhead: plan.compactionOverhead,
       preVote: plan.preVote,
+      ...(plan.maxInMemoryLogBytes === 0 ? {} : { maxInMemoryLogBytes: plan.maxInMemoryLogBytes }),
+      quiesce: plan.quiesce,
     };
   }
 
@@ -143,6 +149,7 @@ export class SimHost {
       raftAddress: this.address,
       rttMs: plan.rttMs,
       env,
+      ...(plan.connectionAgeMs === 0 ? {} : { tls: this.tls() }),
       logDb: async (context) =>
         watchLog(await openWal({ ...context, segmentBytes: plan.segmentBytes }), this.owner.watcherOf(this)),
       transport: (context) =>
@@ -165,8 +172,31 @@ export class SimHost {
     }
   }
 
+  private tls(): TlsOptions {
+    const { authority, plan } = this.owner;
+    const issued = authority.issue({ dnsNames: [this.name], uris: ['drakkar://raft/1'] });
+    return { ca: authority.ca, ...issued, connectionMaxAgeMs: plan.connectionAgeMs };
+  }
+
+  /** As an operator whose certificates are short-lived. */
+  private rotateLater(host: NodeHost, generation: number): void {
+    this.owner.after(ROTATION_MS, () => {
+      if (generation !== this.generation || host.failed !== undefined) return;
+      const { cert, key } = this.tls();
+      host.reloadTls({ cert, key }).then(
+        () => this.owner.count('certificatesRotated'),
+        (error: unknown) => {
+          if (generation !== this.generation || host.failed !== undefined) return;
+          this.owner.fail(new Violation('crash', 'good certificates are taken', `${this.name}: ${describe(error)}`));
+        },
+      );
+      this.rotateLater(host, generation);
+    });
+  }
+
   private listen(host: NodeHost, generation: number): void {
     const { owner } = this;
+    if (owner.plan.connectionAgeMs > 0) this.rotateLater(host, generation);
     const counted: readonly [keyof HostEventMap, string][] = [
       ['leaderChanged', 'leaderChanges'],
       ['snapshotCreated', 'snapshotsCreated'],
@@ -240,10 +270,13 @@ export class SimHost {
   }
 
   reportCounters(host: NodeHost): void {
-    for (const { log } of enginesOf(host)) {
+    for (const { log, counters } of enginesOf(host)) {
+      this.owner.count('diskStalls', counters.diskStalls);
       this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);
       this.owner.count('blocksMoved', log.counters['blocksMoved'] ?? 0);
       this.owner.count('groups', log.counters['groups'] ?? 0);
+      this.owner.count('quiesced', counters.quiesced);
+      for (const [cause, times] of Object.entries(counters.woken)) this.owner.count(`woken by ${cause}`, times);
     }
   }
 

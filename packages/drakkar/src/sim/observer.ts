@@ -304,6 +304,14 @@ export class Observer {
     }
   }
 
+  /** Looks at the healthy replicas of the shard that run. */
+  running(shardId: number): { readonly owner: ObservedHost; readonly view: ReplicaView }[] {
+    return this.hosts.flatMap((owner) => {
+      const view = owner.isDamaged ? undefined : this.viewOf(owner, shardId);
+      return view?.status === 'running' ? [{ owner, view }] : [];
+    });
+  }
+
   /** Whether every healthy replica of the shard has applied all that was ever committed. */
   isConverged(shardId: number): boolean {
     const members = this.membersOf.get(shardId)!;

@@ -29,6 +29,15 @@ export interface Plan {
   /** Probability that a sector, or a name, that was not flushed survives a power cut. */
   readonly keepShare: number;
   readonly preVote: boolean;
+  /** 0 for the default. */
+  readonly maxInMemoryLogBytes: number;
+  /** Idle shards may fall silent. */
+  readonly quiesce: boolean;
+  /** After every so many calls all clients hold still for a while; 0 for never. */
+  readonly lullEvery: number;
+  readonly lullMs: number;
+  /** Hosts know one another by certificates, and replace connections at that age; 0 for plain connections. */
+  readonly connectionAgeMs: number;
   /** More disks are lost than can be borne: nothing may be acknowledged after that. */
   readonly losesMajority: boolean;
   /** Most engines that a start of a host may have; each start draws anew. */
@@ -64,10 +73,14 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     shards.push({ shardId, memberIds: memberIds.sort((a, b) => a - b) });
   }
   const heartbeatRtt = dice.pick([1, 1, 2]);
+  const idle = dice.stream('idle');
   const drawn = drawFaults(dice);
   const enginesMax = options.enginesMax ?? dice.stream('engines').pick([1, 1, 1, 3]);
   if (enginesMax > 1 && drawn.length > 0 && dice.stream('thread-crash').chance(0.5)) drawn.push('thread-crash');
   const faults = options.faults ?? drawn;
+  const quiesce = idle.chance(0.8);
+  const lullEvery = quiesce ? idle.pick([0, 30, 60, 120]) : 0;
+  const lullMs = idle.pick([300, 600, 1200]);
   return {
     hostCount,
     shards,
@@ -87,9 +100,18 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     diskMs: dice.pick([0.1, 0.5, 3]),
     keepShare: dice.pick([0, 0.2, 0.5, 0.9, 1]),
     preVote: dice.chance(0.85),
+    maxInMemoryLogBytes: dice.stream('memory').pick([0, 0, 4096, 6000]),
+    quiesce,
+    lullEvery,
+    lullMs,
+    connectionAgeMs: drawConnectionAge(dice.stream('certificates')),
     losesMajority: options.losesMajority ?? dice.stream('majority').chance(0.02),
     enginesMax,
   };
+}
+
+function drawConnectionAge(dice: Dice): number {
+  return dice.chance(0.3) ? dice.between(1000, 4000) : 0;
 }
 
 function drawVictims(dice: Dice, hostIds: readonly number[], shards: readonly ShardPlan[]): number[] {

@@ -3,7 +3,7 @@
  * Everything follows from the seed: the same seed gives the same run, event for event.
  */
 import { silentLogger, type Logger } from '../env/env.ts';
-import { MemoryMachines } from '../testing.ts';
+import { MemoryMachines, SimulatedAuthority } from '../testing.ts';
 import { Clients } from './clients.ts';
 import { Dice } from './dice.ts';
 import type { FaultKind } from './faults.ts';
@@ -12,7 +12,9 @@ import type { StateWatcher } from './log.ts';
 import { WatchedMachine } from './machine.ts';
 import { Nemesis } from './nemesis.ts';
 import { Observer } from './observer.ts';
+import { staysAlive } from './silence.ts';
 import { drawPlan, type Plan, type PlanOptions } from './plan.ts';
+import { Readers } from './readers.ts';
 import { Trace } from './trace.ts';
 import { Violation, holds, type ViolationKind } from './violation.ts';
 import type { Workload } from './workload.ts';
@@ -74,13 +76,16 @@ export async function simulate(options: SimulationOptions): Promise<SimulationRe
 class Run implements HostOwner {
   readonly plan: Plan;
   readonly machines: MemoryMachines;
+  readonly authority: SimulatedAuthority;
   readonly trace: Trace;
   readonly hosts: SimHost[] = [];
   readonly observer: Observer;
   readonly counters = new Map<string, number>();
   readonly logger: Logger;
+  readonly idleDice: Dice;
   private readonly workload: Workload;
   private readonly clients: Clients;
+  private readonly readers: Readers;
   private readonly nemesis: Nemesis;
   private violation: Violation | undefined;
   private haltedAt: number | undefined;
@@ -88,8 +93,10 @@ class Run implements HostOwner {
   constructor(options: SimulationOptions) {
     const dice = new Dice(options.seed, 'run');
     this.plan = drawPlan(dice.stream('plan'), options);
+    this.idleDice = dice.stream('idle');
     this.workload = options.workload;
     this.machines = new MemoryMachines(options.seed);
+    this.authority = new SimulatedAuthority(this.machines.world, 'authority');
     const { world } = this.machines;
     this.trace = new Trace(() => world.nowMs(), options.trace === true);
     this.logger = options.trace === true ? this.tracingLogger() : silentLogger;
@@ -99,19 +106,18 @@ class Run implements HostOwner {
     const membersOf = new Map(this.plan.shards.map(({ shardId, memberIds }) => [shardId, memberIds]));
     const count = (name: string): void => this.count(name);
     this.observer = new Observer(this.hosts, membersOf, this.trace, count);
-    this.clients = new Clients(
-      {
-        plan: this.plan,
-        world,
-        hosts: this.hosts,
-        truths: this.observer.truths,
-        workload: this.workload,
-        trace: this.trace,
-        count,
-        fail: (error) => this.caught(error),
-      },
-      dice.stream('clients'),
-    );
+    const owner = {
+      plan: this.plan,
+      world,
+      hosts: this.hosts,
+      truths: this.observer.truths,
+      workload: this.workload,
+      trace: this.trace,
+      count,
+      fail: (error: unknown) => this.caught(error),
+    };
+    this.clients = new Clients(owner, dice.stream('clients'));
+    this.readers = new Readers(owner, dice.stream('readers'));
     const { plan, machines, hosts, clients } = this;
     this.nemesis = new Nemesis(
       {
@@ -152,6 +158,7 @@ class Run implements HostOwner {
       for (const host of this.hosts) host.start();
       await world.until(() => this.hosts.every((host) => host.isUp), PROGRESS_MS);
       this.nemesis.start();
+      this.readers.start();
       if (this.plan.losesMajority) world.schedule(HALT_AFTER_MS, () => this.loseMajority());
       const work = this.clients.run();
       await world.settle(work, FAULTS_MS).catch(rethrowViolation);
@@ -160,7 +167,7 @@ class Run implements HostOwner {
       this.nemesis.end();
       if (this.plan.losesMajority) await this.staysHalted();
       else await this.progress();
-      this.clients.checkEnd();
+      this.clients.checkEnd(!this.plan.losesMajority);
       this.workload.check?.(({ shardId, id }) => this.observer.truths.get(shardId)?.indexOf.get(id));
       for (const host of this.hosts) if (host.host !== undefined) host.reportCounters(host.host);
       return undefined;
@@ -192,7 +199,16 @@ class Run implements HostOwner {
         throw late(`the replicas of shard ${shardId} did not catch up`);
       });
       this.observer.checkSessions(shardId);
+      await world
+        .until(() => this.readers.hasRead(shardId), PROGRESS_MS)
+        .catch((error: unknown) => {
+          rethrowViolation(error);
+          throw late(`the change stream of shard ${shardId} did not come to its end`);
+        });
+      this.observer.truths.get(shardId)!.checkRead();
     }
+    this.readers.stop();
+    for (const shard of this.plan.shards) await staysAlive(this, shard);
   }
 
   /** Beyond what can be borne: the disks of most hosts are gone. */

@@ -11,6 +11,17 @@ interface CommittedEntry {
   committedIn: number;
 }
 
+/** An entry as a reader of the log got it. */
+export interface ReadEntry {
+  readonly index: number;
+  readonly term: number;
+  readonly kind: string;
+  /** Of a command: number of its call. */
+  readonly token: number;
+  /** A command of a session: it may stand in the log more than once. */
+  readonly isRetryable: boolean;
+}
+
 interface AppliedCommand {
   readonly token: number;
   readonly command: number;
@@ -23,6 +34,8 @@ export class ShardTruth {
   commitIndex = 0;
   /** By index. */
   readonly applied = new Map<number, AppliedCommand>();
+  /** What readers of the log got, by index. */
+  private readonly read = new Map<number, ReadEntry & { readonly command: number }>();
   private readonly digests = new Map<number, number>();
   /** Where each call's command was applied. */
   readonly indexOf = new Map<number, number>();
@@ -72,6 +85,10 @@ export class ShardTruth {
   /** State machine safety (Raft §5.4.3); true when nobody knew it before. */
   commits(index: number, term: number, knownIn: number): boolean {
     const known = this.committed.get(index);
+    const read = this.read.get(index);
+    holds(read === undefined || read.term === term, 'what is read from the log is committed', () => {
+      return `entry ${index} of shard ${this.shardId} was read with term ${read!.term} and is committed with ${term}`;
+    });
     if (known === undefined) {
       this.committed.set(index, { term, committedIn: knownIn });
       if (index > this.commitIndex) this.commitIndex = index;
@@ -87,6 +104,14 @@ export class ShardTruth {
   applies(index: number, token: number, command: Uint8Array, result: Result): void {
     const seen = { token, command: digest(command), result: digest(result) };
     const known = this.applied.get(index);
+    const read = this.read.get(index);
+    holds(
+      read === undefined || (read.token === token && read.command === seen.command),
+      'what is read is applied',
+      () => {
+        return `entry ${index} of shard ${this.shardId} was read as call ${read!.token} and applied as call ${token}`;
+      },
+    );
     if (known === undefined) {
       const other = this.indexOf.get(token);
       holds(other === undefined, 'applied at most once', () => {
@@ -102,6 +127,35 @@ export class ShardTruth {
     holds(known.result === seen.result, 'state machines agree on answers', () => {
       return `call ${token} at ${index} of shard ${this.shardId} is answered differently on two replicas`;
     });
+  }
+
+  /** A stream or a query of the log gave this entry, somewhere. */
+  readsEntry(entry: ReadEntry, bytes: Uint8Array): void {
+    const { index, term, token, kind } = entry;
+    const command = digest(bytes);
+    const what = (): string => `entry ${index} of shard ${this.shardId}, read as ${kind} ${token} of term ${term}`;
+    const known = this.read.get(index);
+    const isSame =
+      known === undefined ||
+      (known.term === term && known.kind === kind && known.token === token && known.command === command);
+    holds(isSame, 'readers of the log agree', what);
+    const applied = this.applied.get(index);
+    holds(
+      applied === undefined || (applied.token === token && applied.command === command),
+      'what is read is applied',
+      what,
+    );
+    const committed = this.committed.get(index);
+    holds(committed === undefined || committed.term === term, 'what is read from the log is committed', what);
+    if (known === undefined) this.read.set(index, { ...entry, command });
+  }
+
+  /** With everything applied: what was read was committed, and every command without a session was applied. */
+  checkRead(): void {
+    for (const { index, kind, isRetryable, token } of this.read.values()) {
+      const isRight = this.committed.has(index) && (kind !== 'command' || isRetryable || this.applied.has(index));
+      holds(isRight, 'what is read is applied', () => `${kind} ${token} at ${index} of shard ${this.shardId}`);
+    }
   }
 
   hasDigest(index: number, hash: number): void {

@@ -2,6 +2,7 @@
  * The host's end of the channel to one thread: sends what callers want of its shards, one message for each turn and kind, and hands out what
  * comes back. When the thread dies everything that waits for it ends with a typed error.
  */
+import { BlockBuffers } from '../engine/open-block.ts';
 import type { Env, Logger, Thread, Timer } from '../env/env.ts';
 import { DrakkarError } from '../errors.ts';
 import type { Result } from '../rsm/state-machine.ts';
@@ -46,6 +47,7 @@ export class ThreadClient {
   tickCount = 0;
   /** Bytes of commands that the thread has not taken over yet. */
   sentBytes = 0;
+  readonly blockBuffers = new BlockBuffers();
   /** By shard, those that run. */
   readonly shards = new Map<number, RemoteShard>();
   private readonly ports = new Map<number, RemoteShard>();
@@ -201,7 +203,7 @@ export class ThreadClient {
         sections.push({ shardId, port, block });
     }
     const buffer = encodeCommands(sections);
-    for (const { port, block } of sections) this.ports.get(port)?.openBlock.recycle(block);
+    for (const { block } of sections) this.blockBuffers.give(block);
     for (const shard of dirty) shard.isDirty = false;
     if (buffer.byteLength === 0) return;
     this.sentBytes += buffer.byteLength;

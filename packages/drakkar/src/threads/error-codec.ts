@@ -2,7 +2,7 @@
  * Errors on their way between threads. A structured clone makes a plain `Error` of ours, without code and outcome; so they travel as values,
  * wherever they stand in what a call gives or an event carries.
  */
-import { DrakkarError, ERROR_TABLE, type ErrorCode, type Outcome } from '../errors.ts';
+import { DrakkarError, ERROR_TABLE, type AvailableRange, type ErrorCode, type Outcome } from '../errors.ts';
 
 const TAG = 'drakkar.error.packed';
 /** Causes of causes, and values within values: deeper ones are cut off. */
@@ -16,6 +16,7 @@ interface PackedError {
   readonly code: unknown;
   /** Set for ours only. */
   readonly outcome: Outcome | undefined;
+  readonly available: AvailableRange | undefined;
   readonly cause: unknown;
 }
 
@@ -31,16 +32,21 @@ export function packError(error: unknown, depth = 0): PackedError {
     stack: error.stack,
     code: typeof code === 'string' || typeof code === 'number' ? code : undefined,
     outcome: DrakkarError.is(error) ? error.outcome : undefined,
+    available: DrakkarError.is(error) ? error.available : undefined,
     cause: error.cause instanceof Error && depth < DEPTH_MAX ? packError(error.cause, depth + 1) : undefined,
   };
 }
 
 export function unpackError(packed: unknown): Error {
-  const { name, message, stack, code, outcome, cause } = packed as PackedError;
+  const { name, message, stack, code, outcome, available, cause } = packed as PackedError;
   const options = cause === undefined ? {} : { cause: unpackError(cause) };
   let error: Error;
   if (outcome !== undefined && typeof code === 'string' && code in ERROR_TABLE) {
-    error = new DrakkarError(code as ErrorCode, message, { ...options, outcome });
+    error = new DrakkarError(code as ErrorCode, message, {
+      ...options,
+      outcome,
+      ...(available === undefined ? {} : { available }),
+    });
   } else {
     error = new Error(message, options);
     if (name !== 'Error') error.name = name;

@@ -17,7 +17,7 @@ export class RemoteShard {
   readonly replicaId: number;
   /** What its answers are addressed to: those of an earlier start of the shard must not be taken for its own. */
   readonly port: number;
-  readonly openBlock = new OpenBlock();
+  readonly openBlock: OpenBlock;
   readonly pending = new PendingRing();
   /** In the list of what the next turn sends. */
   isDirty = false;
@@ -27,6 +27,7 @@ export class RemoteShard {
 
   constructor(client: ThreadClient, shardId: number, replicaId: number, port: number) {
     this.client = client;
+    this.openBlock = new OpenBlock(client.blockBuffers);
     this.shardId = shardId;
     this.replicaId = replicaId;
     this.port = port;
@@ -119,7 +120,11 @@ export class RemoteShard {
   }
 
   sweep(tickCount: number): void {
-    if (this.pending.count === 0) return;
+    if (this.pending.count === 0) {
+      this.openBlock.release();
+      this.pending.release();
+      return;
+    }
     const { shardId } = this;
     this.pending.expire(tickCount, () => {
       return new DrakkarError('ERR_TIMEOUT', `a proposal to shard ${shardId} was not answered in time`);

@@ -27,6 +27,8 @@ export interface ThreadOpening {
   readonly env: Env;
   readonly directory: HostDirectory;
   readonly registry: Registry;
+  /** Hosts are known by their ids. */
+  readonly mayMove: boolean;
   readonly options: Opening['options'];
   readonly onEvent: (name: string, payload: unknown) => void;
 }
@@ -123,6 +125,7 @@ class ThreadServer {
       env: this.env,
       directory,
       registry: hasRegistry ? this.registry : createStaticRegistry({ env: this.env, identity }),
+      mayMove: hasRegistry,
       options,
       onEvent: (name, payload) => post(this.side, { kind: 'event', name, payload: packErrors(payload) }),
     });

@@ -4,12 +4,11 @@
  */
 import { DrakkarError } from '../errors.ts';
 import { FRAME_CHECKED_BYTES, FRAME_HEADER_BYTES, checkFrame, isFrameLength, isHeaderSound } from '../wire/frame.ts';
-import { FRAME_MAX_BYTES_BEFORE_HELLO } from '../wire/limits.ts';
-import { SLAB_BYTES, type Slab, type SlabPool } from '../wire/slab.ts';
+import { FRAME_MAX_BYTES, FRAME_MAX_BYTES_BEFORE_HELLO } from '../wire/limits.ts';
+import { SLAB_BYTES, Slab, type SlabPool } from '../wire/slab.ts';
 
 export class FrameReceiver {
-  /** Raised when the peer has said who it is. */
-  maxFrameBytes: number = FRAME_MAX_BYTES_BEFORE_HELLO;
+  private maxFrameBytes: number = FRAME_MAX_BYTES_BEFORE_HELLO;
   private readonly pool: SlabPool;
   private readonly onFrame: (slab: Slab, offset: number, lengthBytes: number) => void;
   private slab: Slab | undefined;
@@ -21,6 +20,16 @@ export class FrameReceiver {
   constructor(pool: SlabPool, onFrame: (slab: Slab, offset: number, lengthBytes: number) => void) {
     this.pool = pool;
     this.onFrame = onFrame;
+  }
+
+  /** The peer has said who it is: from now on it may send all that peers send. */
+  admit(): void {
+    this.maxFrameBytes = FRAME_MAX_BYTES;
+  }
+
+  /** Bytes of a frame whose rest has not come. */
+  get partialBytes(): number {
+    return this.end - this.start;
   }
 
   /** Throws `ERR_FRAME`, or what `onFrame` throws; the connection is of no use after that. */
@@ -61,11 +70,14 @@ export class FrameReceiver {
   /** A slab with room behind `end`. */
   private room(): Slab {
     if (this.slab === undefined) {
-      this.slab = this.pool.acquire(SLAB_BYTES);
+      // A stranger gets no more than its HELLO may need: a megabyte for each would be a gift to whoever opens many connections.
+      const isKnown = this.maxFrameBytes > FRAME_MAX_BYTES_BEFORE_HELLO;
+      this.slab = isKnown ? this.pool.acquire(SLAB_BYTES) : new Slab(FRAME_MAX_BYTES_BEFORE_HELLO);
       this.start = this.end = 0;
       return this.slab;
     }
-    if (this.end < this.slab.sizeBytes) return this.slab;
+    if (this.end < this.slab.sizeBytes && this.slab.sizeBytes >= Math.min(this.maxFrameBytes, SLAB_BYTES))
+      return this.slab;
     const old = this.slab;
     const partial = this.end - this.start;
     const claimed = partial >= FRAME_HEADER_BYTES ? old.u32[this.start >>> 2] : 0;

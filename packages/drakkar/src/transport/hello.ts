@@ -29,10 +29,18 @@ const FIXED_WORDS = 16;
 const TEXT_MAX = 1023;
 const ENGINE_MASK = 0xfff;
 
-export const Purpose = { Messages: 1, Snapshot: 2 } as const;
+/** `Continued`: messages, in place of an older connection that ends by itself, whose frames come first. */
+export const Purpose = { Messages: 1, Snapshot: 2, Continued: 3 } as const;
 export type Purpose = (typeof Purpose)[keyof typeof Purpose];
 
-export const HelloStatus = { Ok: 0, WrongDeployment: 1, WrongVersion: 2, WrongAddress: 3, Busy: 4 } as const;
+export const HelloStatus = {
+  Ok: 0,
+  WrongDeployment: 1,
+  WrongVersion: 2,
+  WrongAddress: 3,
+  Busy: 4,
+  NotAllowed: 5,
+} as const;
 export type HelloStatus = (typeof HelloStatus)[keyof typeof HelloStatus];
 
 export interface Hello {
@@ -90,7 +98,7 @@ export function decodeHello(u8: Uint8Array, u32: Uint32Array, offset: number, le
   if (lengthBytes < FRAME_HEADER_BYTES + (FIXED_WORDS << 2) || u32[w] !== MAGIC) throw bad('no magic');
   const purpose = u32[w + 2] & 0xff;
   const status = u32[w + 3];
-  if (purpose < 1 || purpose > 2 || status > 4) throw bad('unknown purpose or status');
+  if (purpose < 1 || purpose > 3 || status > 5) throw bad('unknown purpose or status');
   const starts = u32[w + 15];
   if (starts > EARLIER_STARTS_MAX) throw bad('too many earlier starts');
   const textsWord = FIXED_WORDS + 2 * starts;

@@ -26,6 +26,8 @@ export interface MemoryTransportOptions {
   readonly pool: SlabPool;
   /** Default: a target is its own address. */
   readonly resolve?: Resolve;
+  /** Bytes queued for one peer; more are dropped. Default 64 MiB. */
+  readonly maxSendQueueBytes?: number;
   /** The number of the engine this is for. Default 0. */
   readonly engine?: number;
 }
@@ -57,6 +59,7 @@ class MemoryTransport implements Transport {
   readonly env: Env;
   readonly identity: HostIdentity;
   readonly pool: SlabPool;
+  readonly maxSendQueueBytes: number;
   readonly engine: number;
   readonly counters: TransportCounters = {
     connectionsUp: 0,
@@ -84,6 +87,7 @@ class MemoryTransport implements Transport {
     this.env = options.env;
     this.identity = options.identity;
     this.pool = options.pool;
+    this.maxSendQueueBytes = options.maxSendQueueBytes ?? PEER_QUEUE_MAX_BYTES;
     this.resolve = options.resolve ?? ((target) => target);
     this.engine = options.engine ?? 0;
     this.address = keyOf(this.engine === 0 ? options.listenAddress : options.identity.raftAddress, this.engine);
@@ -358,7 +362,11 @@ class MemoryPeer implements Peer {
     const { counters } = this.transport;
     const { session } = this;
     if (session?.hasEnded === true) this.lost(session);
-    if (!this.connected || session === undefined || session.queuedBytes + lengthBytes > PEER_QUEUE_MAX_BYTES) {
+    if (
+      !this.connected ||
+      session === undefined ||
+      session.queuedBytes + lengthBytes > this.transport.maxSendQueueBytes
+    ) {
       counters.framesDropped++;
       return false;
     }

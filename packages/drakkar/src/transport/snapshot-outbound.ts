@@ -46,43 +46,56 @@ export async function sendSnapshotStream(
       return;
     }
     const hello = decodeHello(slab.u8, slab.u32, offset, lengthBytes);
-    const complaint = transport.complaintAbout(hello);
+    const complaint = transport.complaintAboutAnswer(hello, to, socket.certificate);
     if (complaint === undefined) accepted.resolve();
-    else accepted.reject(new DrakkarError('ERR_PEER_REFUSED', `${address} refused the snapshot: ${hello.explanation}`));
+    else
+      accepted.reject(
+        new DrakkarError('ERR_PEER_REFUSED', `${address} refused the snapshot (${complaint}): ${hello.explanation}`),
+      );
   });
   const failAll = (error: unknown): void => {
     accepted.reject(error);
     status.reject(error);
     drained.reject(error);
   };
-  const socket: Socket = transport.env.network.connect(address, {
-    onOpen() {
-      const hello = encodeHello({
-        purpose: Purpose.Snapshot,
-        status: HelloStatus.Ok,
-        identity: transport.identity,
-        engine: transport.engine,
-        target,
-        targetEngine: to.engine,
-        explanation: '',
-      });
-      socket.write(hello.u8, 0, hello.usedBytes);
+  const socket: Socket = transport.env.network.connect(
+    address,
+    {
+      onOpen() {
+        const doubt = transport.security?.complaintAboutTarget(socket.certificate, target);
+        if (doubt !== undefined) {
+          transport.countRefusal(doubt);
+          socket.destroy(new Error(`its certificate is not one for it (${doubt})`));
+          return;
+        }
+        const hello = encodeHello({
+          purpose: Purpose.Snapshot,
+          status: HelloStatus.Ok,
+          identity: transport.identity,
+          engine: transport.engine,
+          target,
+          targetEngine: to.engine,
+          explanation: '',
+        });
+        socket.write(hello.u8, 0, hello.usedBytes);
+      },
+      onData(buffer, offset, length) {
+        try {
+          receiver.push(buffer, offset, length);
+        } catch (error) {
+          socket.destroy(error as Error);
+        }
+      },
+      onDrain: () => drained.resolve(),
+      onClose(error) {
+        receiver.close();
+        failAll(
+          new DrakkarError('ERR_UNREACHABLE', `the connection to ${address} ended during a snapshot`, { cause: error }),
+        );
+      },
     },
-    onData(buffer, offset, length) {
-      try {
-        receiver.push(buffer, offset, length);
-      } catch (error) {
-        socket.destroy(error as Error);
-      }
-    },
-    onDrain: () => drained.resolve(),
-    onClose(error) {
-      receiver.close();
-      failAll(
-        new DrakkarError('ERR_UNREACHABLE', `the connection to ${address} ended during a snapshot`, { cause: error }),
-      );
-    },
-  });
+    transport.security?.current,
+  );
   const onAbort = (): void => socket.destroy();
   signal.addEventListener('abort', onAbort, { once: true });
   const arm = (delayMs: number): void => {

@@ -1,28 +1,23 @@
 /**
- * The TCP transport: listens, takes HELLOs, and hands out frames. A connection may only say HELLO before it is known; whatever
- * else it sends, or sends wrongly, ends it and is counted under a reason.
+ * The TCP transport, plain or secured: listens, dials, and bounds what strangers may cost. A connection may only say HELLO before it is
+ * known (`tcp-inbound.ts`).
  */
 import { DrakkarError } from '../errors.ts';
-import type { Env, Listener, Socket, Timer } from '../env/env.ts';
-import { FRAME_MAX_BYTES } from '../wire/limits.ts';
+import type { Certificate, Env, Listener, Socket, Timer } from '../env/env.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
-import { FrameReceiver } from './frame-receiver.ts';
-import { HelloStatus, Purpose, decodeHello, encodeHello, type Hello } from './hello.ts';
-import {
-  CONNECTIONS_MAX,
-  CONNECTIONS_MAX_BEFORE_HELLO,
-  HELLO_TIMEOUT_MS,
-  ROUTES_QUEUE_MAX_BYTES,
-  SNAPSHOTS_MAX,
-} from './limits.ts';
+import { Admission } from './admission.ts';
+import { HelloStatus, type Hello } from './hello.ts';
+import { isLoopback, provenIdentity } from './identity.ts';
+import { PEER_QUEUE_MAX_BYTES, REFUSAL_LOG_MS, SNAPSHOTS_MAX, STALL_MS } from './limits.ts';
 import { OwnRoutes, Routes, decodeNews } from './routes.ts';
-import { SnapshotInbound } from './snapshot-inbound.ts';
+import type { TransportSecurity } from './security.ts';
 import { sendSnapshotStream } from './snapshot-outbound.ts';
 import { meansHost } from './target.ts';
+import { TcpInbound } from './tcp-inbound.ts';
+import type { LinkTarget } from './tcp-link.ts';
 import { TcpPeer } from './tcp-peer.ts';
 import type {
   HostIdentity,
-  InboundSession,
   Peer,
   Resolve,
   SnapshotHeader,
@@ -38,6 +33,10 @@ export interface TcpTransportOptions {
   readonly pool: SlabPool;
   /** Default: a target is its own address. */
   readonly resolve?: Resolve;
+  /** Bytes queued for one peer; more are dropped. Default 64 MiB. */
+  readonly maxSendQueueBytes?: number;
+  /** Every connection proves by it who it is. Default: plain connections, for trusted networks. */
+  readonly security?: TransportSecurity | undefined;
   /** The number of the engine this is for. Default 0. */
   readonly engine?: number;
 }
@@ -51,7 +50,9 @@ export class TcpTransport implements Transport {
   readonly env: Env;
   readonly identity: HostIdentity;
   readonly pool: SlabPool;
+  readonly maxSendQueueBytes: number;
   readonly resolve: Resolve;
+  readonly security: TransportSecurity | undefined;
   readonly engine: number;
   readonly counters: TransportCounters = {
     connectionsUp: 0,
@@ -73,7 +74,13 @@ export class TcpTransport implements Transport {
   private readonly peers = new Map<string, TcpPeer>();
   private readonly routes = new Routes();
   private readonly ownRoutes = new OwnRoutes();
-  private readonly inbound = new Set<Inbound>();
+  private readonly inbound = new Set<TcpInbound>();
+  private readonly strangers = new Admission<TcpInbound>((oldest) => oldest.drop('limit'));
+  private progressTimer: Timer | undefined;
+  /** Ends hearing of new certificates. */
+  private deafen: (() => void) | undefined;
+  /** When a refusal was logged last, by its reason: a bounded set of names. */
+  private readonly logged = new Map<string, number>();
   private sessionCount = 0;
   private readonly closing = new AbortController();
   private outboundSnapshots = 0;
@@ -83,7 +90,9 @@ export class TcpTransport implements Transport {
     this.env = options.env;
     this.identity = options.identity;
     this.pool = options.pool;
+    this.maxSendQueueBytes = options.maxSendQueueBytes ?? PEER_QUEUE_MAX_BYTES;
     this.resolve = options.resolve ?? ((target) => target);
+    this.security = options.security;
     this.engine = options.engine ?? 0;
     this.listenAddress = options.listenAddress;
     this.address = options.listenAddress;
@@ -91,8 +100,13 @@ export class TcpTransport implements Transport {
 
   async start(handlers: TransportHandlers): Promise<void> {
     this.handlers = handlers;
+    const { security } = this;
     try {
-      this.listener = await this.env.network.listen(this.listenAddress, (socket) => this.accept(socket));
+      this.listener = await this.env.network.listen(
+        this.listenAddress,
+        (socket) => this.accept(socket),
+        security?.current,
+      );
     } catch (cause) {
       const code = (cause as { code?: unknown }).code;
       if (code !== 'EADDRINUSE') {
@@ -109,6 +123,31 @@ export class TcpTransport implements Transport {
       );
     }
     this.address = this.listener.address;
+    this.armProgress();
+    if (security !== undefined) this.deafen = security.onChange((disconnect) => this.renew(disconnect));
+    else if (!isLoopback(this.address)) {
+      const { address } = this;
+      this.env.logger.warn(
+        { address },
+        'anybody who reaches this address may speak Raft: set tls, or keep it in a trusted network',
+      );
+    }
+  }
+
+  /** New certificates: connections that were made with the ones before are replaced one after the other, or ended. */
+  private renew(disconnect: boolean): void {
+    this.listener?.secure(this.security!.current);
+    for (const peer of this.peers.values()) peer.renewSoon();
+    if (!disconnect) return;
+    for (const peer of this.peers.values()) peer.disconnect();
+    for (const connection of [...this.inbound]) connection.drop('certificates');
+  }
+
+  private armProgress(): void {
+    this.progressTimer = this.env.scheduler.after(STALL_MS, () => {
+      for (const connection of [...this.inbound]) connection.checkProgress();
+      this.armProgress();
+    });
   }
 
   peer(target: string, shardId = 0): Peer {
@@ -155,7 +194,7 @@ export class TcpTransport implements Transport {
   }
 
   /** All that was announced, for a connection that begins. */
-  tellAll(connection: Inbound): void {
+  tellAll(connection: TcpInbound): void {
     if (!this.ownRoutes.isEmpty) connection.tell(this.ownRoutes.frames());
   }
 
@@ -189,33 +228,56 @@ export class TcpTransport implements Transport {
     if (hello.status === HelloStatus.WrongDeployment) return 'deployment';
     if (hello.status === HelloStatus.WrongAddress) return 'address';
     if (hello.status === HelloStatus.Busy) return 'busy';
+    if (hello.status === HelloStatus.NotAllowed) return 'not-allowed';
     return undefined;
+  }
+
+  /** Why the answer to our HELLO does not come from the host that was meant. */
+  complaintAboutAnswer(hello: Hello, to: LinkTarget, certificate: Certificate | undefined): string | undefined {
+    const complaint = this.complaintAbout(hello) ?? this.security?.complaintAbout(certificate, hello.identity);
+    const isMeant = meansHost(to.target, provenIdentity(certificate, hello.identity)) && hello.engine === to.engine;
+    return complaint ?? (isMeant ? undefined : 'address');
   }
 
   countRefusal(reason: string): void {
     this.counters.refused.set(reason, (this.counters.refused.get(reason) ?? 0) + 1);
   }
 
+  /** Counts it, and logs it unless the same was logged a moment ago: strangers must not fill the log. */
+  refuse(reason: string, from: string, why?: unknown): void {
+    this.countRefusal(reason);
+    const now = this.env.clock.nowMs();
+    if (now - (this.logged.get(reason) ?? Number.NEGATIVE_INFINITY) < REFUSAL_LOG_MS) return;
+    this.logged.set(reason, now);
+    this.env.logger.warn({ from, reason, err: why }, 'connection refused or dropped');
+  }
+
   private accept(socket: Socket): void {
-    const before = [...this.inbound].filter((known) => known.isUnknown && sameHost(known.socket, socket)).length;
-    if (this.inbound.size >= CONNECTIONS_MAX || before >= CONNECTIONS_MAX_BEFORE_HELLO) {
-      this.countRefusal('limit');
-      socket.handlers = { onData() {}, onClose() {} };
-      socket.destroy();
-      return;
-    }
-    this.inbound.add(new Inbound(this, socket, ++this.sessionCount));
+    const connection = new TcpInbound(this, socket, ++this.sessionCount);
+    this.inbound.add(connection);
+    this.strangers.enter(connection, socket.remoteAddress);
   }
 
-  /** An engine that dials anew has given up its older connection. */
-  replaceOlder(connection: Inbound): void {
+  admitted(connection: TcpInbound): void {
+    this.strangers.leave(connection);
+  }
+
+  get knownConnections(): number {
+    return this.inbound.size - this.strangers.count;
+  }
+
+  /** The connection for messages that the same engine of the same host had before. */
+  olderOf(connection: TcpInbound): TcpInbound | undefined {
+    const { hostId, identity, engine } = connection;
     for (const other of this.inbound) {
-      const isSame = other.identity?.hostId === connection.identity?.hostId && other.engine === connection.engine;
-      if (other !== connection && other.isMessages && isSame) other.socket.destroy();
+      if (other === connection || !other.isMessages || other.hasSuccessor || other.engine !== engine) continue;
+      if (other.hostId === hostId && other.identity.raftAddress === identity.raftAddress) return other;
     }
+    return undefined;
   }
 
-  forget(connection: Inbound): void {
+  forget(connection: TcpInbound): void {
+    this.strangers.leave(connection);
     this.inbound.delete(connection);
   }
 
@@ -227,132 +289,10 @@ export class TcpTransport implements Transport {
     this.closing.abort(new DrakkarError('ERR_CLOSED', 'the host was closed'));
     for (const peer of this.peers.values()) peer.close();
     for (const connection of this.inbound) connection.socket.destroy();
+    this.progressTimer?.cancel();
+    this.deafen?.();
     await this.listener?.close();
   }
 }
 
 const keyOf = (address: string, engine: number): string => (engine === 0 ? address : `${address}#${engine}`);
-
-function sameHost(a: Socket, b: Socket): boolean {
-  const host = (socket: Socket): string => socket.remoteAddress.slice(0, socket.remoteAddress.lastIndexOf(':'));
-  return host(a) === host(b);
-}
-
-/** An accepted connection: unknown until its HELLO, then a session for frames or one snapshot stream. */
-class Inbound implements InboundSession {
-  readonly id: number;
-  readonly socket: Socket;
-  isUnknown = true;
-  isMessages = false;
-  identity!: HostIdentity;
-  /** Which engine of its host dialled. */
-  engine = 0;
-  private readonly transport: TcpTransport;
-  private readonly receiver: FrameReceiver;
-  private readonly timer: Timer;
-  private snapshot: SnapshotInbound | undefined;
-
-  constructor(transport: TcpTransport, socket: Socket, id: number) {
-    this.transport = transport;
-    this.socket = socket;
-    this.id = id;
-    this.receiver = new FrameReceiver(transport.pool, (slab, offset, lengthBytes) =>
-      this.onFrame(slab, offset, lengthBytes),
-    );
-    this.timer = transport.env.scheduler.after(HELLO_TIMEOUT_MS, () => this.drop('hello-timeout'));
-    socket.handlers = {
-      onData: (buffer, offset, length) => this.onData(buffer, offset, length),
-      onDrain: () => {},
-      onClose: () => this.onClose(),
-    };
-  }
-
-  private onData(buffer: Uint8Array, offset: number, length: number): void {
-    this.transport.counters.bytesReceived += length;
-    try {
-      this.receiver.push(buffer, offset, length);
-    } catch (error) {
-      const reason = DrakkarError.is(error, 'ERR_FRAME') ? (this.isUnknown ? 'bad-hello' : 'bad-frame') : 'error';
-      this.transport.env.logger.warn({ from: this.socket.remoteAddress, err: error }, 'connection dropped');
-      this.drop(reason);
-    }
-  }
-
-  private onFrame(slab: Slab, offset: number, lengthBytes: number): void {
-    this.transport.counters.framesReceived++;
-    if (this.isUnknown) this.onHello(decodeHello(slab.u8, slab.u32, offset, lengthBytes));
-    else if (this.snapshot !== undefined) this.snapshot.onFrame(slab, offset, lengthBytes);
-    else this.transport.handlers!.onFrame(this, slab, offset, lengthBytes);
-  }
-
-  private onHello(hello: Hello): void {
-    const { transport } = this;
-    let status: HelloStatus = HelloStatus.Ok;
-    const complaint = transport.complaintAbout(hello);
-    if (complaint === 'version') status = HelloStatus.WrongVersion;
-    else if (complaint !== undefined) status = HelloStatus.WrongDeployment;
-    else if (!meansHost(hello.target, transport.identity) || hello.targetEngine !== transport.engine)
-      status = HelloStatus.WrongAddress;
-    else if (hello.purpose === Purpose.Snapshot && transport.inboundSnapshots >= SNAPSHOTS_MAX)
-      status = HelloStatus.Busy;
-    const answer = encodeHello({
-      purpose: hello.purpose,
-      status,
-      identity: transport.identity,
-      engine: transport.engine,
-      target: hello.identity.raftAddress,
-      ...(hello.engine === undefined ? {} : { targetEngine: hello.engine }),
-      explanation: status === HelloStatus.Ok ? '' : explain(status, transport.identity),
-    });
-    this.socket.write(answer.u8, 0, answer.usedBytes);
-    if (status !== HelloStatus.Ok) {
-      transport.countRefusal(complaint ?? (status === HelloStatus.Busy ? 'busy' : 'address'));
-      this.socket.end();
-      return;
-    }
-    this.timer.cancel();
-    this.identity = hello.identity;
-    this.engine = hello.engine ?? 0;
-    this.isUnknown = false;
-    this.receiver.maxFrameBytes = FRAME_MAX_BYTES;
-    if (hello.purpose === Purpose.Snapshot) this.snapshot = new SnapshotInbound(transport, this.socket, hello.identity);
-    else {
-      this.isMessages = true;
-      transport.replaceOlder(this);
-      transport.tellAll(this);
-    }
-  }
-
-  tell(frames: Iterable<Slab>): void {
-    for (const { u8, usedBytes } of frames) this.socket.write(u8, 0, usedBytes);
-    if (this.socket.queuedBytes > ROUTES_QUEUE_MAX_BYTES) this.drop('limit');
-  }
-
-  private onClose(): void {
-    this.timer.cancel();
-    this.receiver.close();
-    this.transport.forget(this);
-    this.snapshot?.onClose();
-    if (this.isMessages) this.transport.handlers?.onSessionEnd(this);
-  }
-
-  pause(): void {
-    this.socket.pause();
-  }
-
-  resume(): void {
-    this.socket.resume();
-  }
-
-  drop(reason: string): void {
-    this.transport.countRefusal(reason);
-    this.receiver.close();
-    this.socket.destroy();
-  }
-}
-
-function explain(status: HelloStatus, identity: HostIdentity): string {
-  if (status === HelloStatus.WrongDeployment) return `this is deployment ${identity.deploymentId}`;
-  if (status === HelloStatus.WrongAddress) return `this is host ${identity.hostId} at ${identity.raftAddress}`;
-  return status === HelloStatus.WrongVersion ? 'no wire version in common' : 'too many snapshots at the moment';
-}

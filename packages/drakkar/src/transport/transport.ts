@@ -25,6 +25,8 @@ export interface InboundSession {
   /** Unique in this process. */
   readonly id: number;
   readonly identity: HostIdentity;
+  /** Which engine of its host dialled; absent means 0. */
+  readonly engine?: number;
   /** Stops and goes on reading: back-pressure of the receiver. */
   pause(): void;
   resume(): void;

@@ -7,7 +7,7 @@
  * and that it made void, is gone already. A moved block is live when it is moved, so it was not void then; a truncation
  * that comes later also stands later.
  */
-import type { BlockRef } from '../wire/block-ref.ts';
+import type { BlockPlace, BlockRef } from '../wire/block-ref.ts';
 import {
   BLOCK_HEADER_WORDS,
   BlockHeader,
@@ -20,6 +20,7 @@ import { skipEntries } from '../wire/entry.ts';
 import { FRAME_HEADER_BYTES, FRAME_HEADER_WORDS, FrameType, sealFrame } from '../wire/frame.ts';
 import { putU53 } from '../wire/number.ts';
 import { Slab } from '../wire/slab.ts';
+import { recordBytes } from './records.ts';
 import { MOVED_PREFIX_WORDS } from './replay.ts';
 import type { Segment } from './segments.ts';
 import type { Wal } from './wal.ts';
@@ -28,6 +29,20 @@ import type { Wal } from './wal.ts';
 const SEGMENTS_BEFORE_MOVING = 8;
 /** A segment with more live bytes than this share stays, unless there are twice as many segments. */
 const MOVE_BELOW_SHARE = 0.5;
+/** State records below this share of a segment are moved at once. */
+const STATES_SHARE = 1 / 16;
+/** Bytes of copies that may wait for the disk: many in one group, and room for what callers write. */
+const MOVING_BYTES_MAX = 1024 * 1024;
+
+/** A live block on its way out of an old segment. */
+interface Copy {
+  readonly ref: BlockRef;
+  readonly place: BlockPlace;
+  readonly count: number;
+  readonly shardId: number;
+  /** Order, header and entries. */
+  readonly words: Uint32Array;
+}
 
 export class Compaction {
   private readonly wal: Wal;
@@ -65,9 +80,9 @@ export class Compaction {
         const behind = this.wal.segments.length - 1;
         const liveBytes = live.reduce((sum, ref) => sum + ref.sizeBytes, 0);
         const isSparse = liveBytes < segment.offset * MOVE_BELOW_SHARE;
-        // State records alone are cheap to copy; blocks are moved when segments pile up.
-        const mayMove =
-          live.length === 0 || (behind > SEGMENTS_BEFORE_MOVING && isSparse) || behind > 2 * SEGMENTS_BEFORE_MOVING;
+        // A few state records are cheap to copy; those of thousands of shards, and blocks, when segments pile up.
+        const isCheap = live.length === 0 && this.stateBytes(states) <= segment.offset * STATES_SHARE;
+        const mayMove = isCheap || (behind > SEGMENTS_BEFORE_MOVING && isSparse) || behind > 2 * SEGMENTS_BEFORE_MOVING;
         if (!mayMove || !(await this.moveOut(segment, live, states))) return;
         if (this.liveIn(segment).length > 0 || this.statesIn(segment).length > 0) return;
       }
@@ -97,77 +112,97 @@ export class Compaction {
   /** Copies blocks and state records behind the log's end; true when all copies are durable. */
   private async moveOut(segment: Segment, live: readonly BlockRef[], states: readonly number[]): Promise<boolean> {
     const { wal } = this;
+    // A frame must fit into half a segment.
+    const mostBytes = Math.min(MOVING_BYTES_MAX, wal.files.segmentBytes >>> 3);
+    let bytes = 0;
+    let copies: Copy[] = [];
     for (const ref of live) {
       if (this.isStopped) return false;
-      await this.moveBlock(ref);
+      const copy = await this.copyOf(ref);
+      if (copy === undefined) continue;
+      if (copies.length > 0 && bytes + copy.words.byteLength > mostBytes) {
+        this.pushCopies(copies);
+        copies = [];
+        bytes = 0;
+        if (!(await wal.allWritten())) return false;
+      }
+      copies.push(copy);
+      bytes += copy.words.byteLength;
     }
+    this.pushCopies(copies);
+    let pending = wal.pendingStates();
     for (const shardId of states) {
       const known = wal.states.get(shardId);
       // A newer record on its way must not be followed by a copy of an older one.
-      if (known === undefined || known.epoch !== segment.epoch || wal.hasPendingState(shardId)) continue;
-      await this.durably((done) => wal.pushState(known.state, 0, done));
+      if (known === undefined || known.epoch !== segment.epoch || pending.has(shardId)) continue;
+      wal.pushState(known.state, 0, () => {});
+      wal.counters.statesMoved++;
+      bytes += recordBytes(known.state);
+      if (bytes < mostBytes) continue;
+      bytes = 0;
+      if (!(await wal.allWritten()) || this.isStopped) return false;
+      pending = wal.pendingStates();
     }
     return !this.isStopped && (await wal.allWritten());
   }
 
-  private async moveBlock(ref: BlockRef): Promise<void> {
-    const { wal } = this;
+  private stateBytes(shardIds: readonly number[]): number {
+    let bytes = 0;
+    for (const shardId of shardIds) bytes += recordBytes(this.wal.states.get(shardId)!.state);
+    return bytes;
+  }
+
+  /** What is live of the block, as it stands in a frame of moved ones. */
+  private async copyOf(ref: BlockRef): Promise<Copy | undefined> {
     const { place } = ref;
-    if (place === undefined) return;
-    const source = await wal.readFrame(place);
-    const words = place.blockOffset >>> 2;
+    if (place === undefined) return undefined;
+    const source = await this.wal.readFrame(place);
+    const { u32 } = source;
+    const at = place.blockOffset >>> 2;
     const header = new BlockHeader();
-    readBlockHeader(source.u32, words, header);
-    // Given up while it was read: a copy behind the record that says so would bring it back.
-    if (!isAmong(wal.liveBlocks(header.shardId), ref)) {
-      source.release();
-      return;
-    }
-    // Only what is live: the reference may cover less than the block on disk.
-    const start = skipEntries(
-      source.u32,
-      words + BLOCK_HEADER_WORDS,
-      ref.firstIndex - blockFirstIndex(source.u32, words),
-    );
-    const entryWords = skipEntries(source.u32, start, ref.count) - start;
-    const lengthBytes = FRAME_HEADER_BYTES + ((MOVED_PREFIX_WORDS + BLOCK_HEADER_WORDS + entryWords) << 2);
-    const slab = new Slab(lengthBytes);
-    putU53(slab.u32, FRAME_HEADER_WORDS, place.orderEpoch);
-    putU53(slab.u32, FRAME_HEADER_WORDS + 2, place.orderOffset);
-    const block = FRAME_HEADER_WORDS + MOVED_PREFIX_WORDS;
+    readBlockHeader(u32, at, header);
+    // The reference may cover less than the block on disk.
+    const start = skipEntries(u32, at + BLOCK_HEADER_WORDS, ref.firstIndex - blockFirstIndex(u32, at));
+    const entryWords = skipEntries(u32, start, ref.count) - start;
+    const words = new Uint32Array(MOVED_PREFIX_WORDS + BLOCK_HEADER_WORDS + entryWords);
+    putU53(words, 0, place.orderEpoch);
+    putU53(words, 2, place.orderOffset);
     header.lengthBytes = (BLOCK_HEADER_WORDS + entryWords) << 2;
     header.count = ref.count;
     header.firstIndex = ref.firstIndex;
     header.prevTerm = ref.prevTerm;
     header.flags = 0;
-    writeBlockHeader(slab.u32, block, header);
-    copyWords(source.u32, start, slab.u32, block + BLOCK_HEADER_WORDS, entryWords);
+    writeBlockHeader(words, MOVED_PREFIX_WORDS, header);
+    copyWords(u32, start, words, MOVED_PREFIX_WORDS + BLOCK_HEADER_WORDS, entryWords);
     source.release();
-    sealFrame(slab.u8, slab.u32, 0, lengthBytes, FrameType.Moved, 1);
-    const shardId = header.shardId;
-    await this.durably((done) =>
-      wal.pushOwn(slab, lengthBytes, (segment, frameOffset) => {
-        segment.blockShards.add(shardId);
-        if (ref.place === place) {
-          ref.place = {
-            segmentEpoch: segment.epoch,
-            frameOffset,
-            frameBytes: lengthBytes,
-            blockOffset: block << 2,
-            orderEpoch: place.orderEpoch,
-            orderOffset: place.orderOffset,
-          };
-        }
-        wal.counters.blocksMoved++;
-        done();
-      }),
-    );
+    return { ref, place, count: ref.count, shardId: header.shardId, words };
   }
 
-  private durably(push: (done: () => void) => void): Promise<void> {
-    return new Promise((resolve) => {
-      push(resolve);
-      this.wal.flush();
+  /** Queues one frame with those that are still live: a copy behind the record that gave its entries up would bring them back. */
+  private pushCopies(all: readonly Copy[]): void {
+    const { wal } = this;
+    const copies = all.filter(({ ref, place, count, shardId }) => {
+      return ref.place === place && ref.count === count && isAmong(wal.liveBlocks(shardId), ref);
+    });
+    if (copies.length === 0) return;
+    const frameBytes = copies.reduce((sum, { words }) => sum + words.byteLength, FRAME_HEADER_BYTES);
+    const slab = new Slab(frameBytes);
+    let at = FRAME_HEADER_WORDS;
+    for (const { words } of copies) {
+      slab.u32.set(words, at);
+      at += words.length;
+    }
+    sealFrame(slab.u8, slab.u32, 0, frameBytes, FrameType.Moved, copies.length);
+    wal.pushOwn(slab, frameBytes, (segment, frameOffset) => {
+      let blockOffset = (FRAME_HEADER_WORDS + MOVED_PREFIX_WORDS) << 2;
+      for (const { ref, place, shardId, words } of copies) {
+        segment.blockShards.add(shardId);
+        const { orderEpoch, orderOffset } = place;
+        if (ref.place === place)
+          ref.place = { segmentEpoch: segment.epoch, frameOffset, frameBytes, blockOffset, orderEpoch, orderOffset };
+        blockOffset += words.byteLength;
+      }
+      wal.counters.blocksMoved += copies.length;
     });
   }
 }

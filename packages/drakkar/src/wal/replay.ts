@@ -14,19 +14,11 @@ import type { Segment } from './segments.ts';
 /** Words in front of each block of a moved frame: epoch and offset of its first writing. */
 export const MOVED_PREFIX_WORDS = 4;
 
-interface Item {
-  readonly place: BlockPlace;
-  readonly firstIndex: number;
-  readonly lastIndex: number;
-  readonly term: number;
-  readonly prevTerm: number;
-  readonly sizeBytes: number;
-  readonly truncates: boolean;
-  readonly isMoved: boolean;
-}
-
 class ShardLog {
-  items: Item[] = [];
+  /** As they were written; those that are given up are dropped on the way. */
+  items: BlockRef[] = [];
+  /** Those that replace entries; few. */
+  truncating: Set<BlockRef> | undefined;
   hasMoved = false;
   state: ShardState | undefined;
   /** Segment of the newest state record. */
@@ -92,16 +84,12 @@ export class Replay {
     if (header.count === 0) return;
     const shard = this.shardOf(header.shardId);
     segment.blockShards.add(header.shardId);
-    shard.items.push({
-      place,
-      firstIndex: header.firstIndex,
-      lastIndex: header.lastIndex,
-      term: header.term,
-      prevTerm: header.prevTerm,
-      sizeBytes: header.lengthBytes,
-      truncates: (header.flags & BLOCK_TRUNCATES) !== 0 && !isMoved,
-      isMoved,
-    });
+    const { firstIndex, count, term, prevTerm } = header;
+    const ref = new BlockRef(firstIndex, count, term, prevTerm, undefined, 0, 0);
+    ref.sizeBytes = header.lengthBytes;
+    ref.place = place;
+    shard.items.push(ref);
+    if ((header.flags & BLOCK_TRUNCATES) !== 0 && !isMoved) (shard.truncating ??= new Set()).add(ref);
     if (isMoved) shard.hasMoved = true;
     // A follower's commit index is never above what the block itself verified (design §7.2).
     shard.commitIndex = Math.max(shard.commitIndex, Math.min(header.commitIndex, header.lastIndex));
@@ -120,7 +108,7 @@ export class Replay {
         shard.items = [];
         // An import may go back behind what the old members had committed.
         shard.commitIndex = 0;
-      }
+      } else dropCompacted(shard, state.compactedIndex);
       shard.state = state;
       shard.stateEpoch = segment.epoch;
     }
@@ -150,10 +138,27 @@ export class Replay {
   }
 }
 
-const byOrder = (a: Item, b: Item): number =>
-  a.place.orderEpoch - b.place.orderEpoch ||
-  a.place.orderOffset - b.place.orderOffset ||
-  Number(b.isMoved) - Number(a.isMoved);
+/** Nothing truncates what is given up, which was committed: those in front play no part any more. */
+function dropCompacted(shard: ShardLog, compactedIndex: number): void {
+  const { items } = shard;
+  let dropped = 0;
+  while (dropped < items.length && items[dropped].lastIndex <= compactedIndex) {
+    shard.truncating?.delete(items[dropped]);
+    dropped++;
+  }
+  if (dropped > 0) shard.items = items.slice(dropped);
+}
+
+/** Not where it was first written. */
+function isMoved({ place }: BlockRef): boolean {
+  const { segmentEpoch, frameOffset, blockOffset, orderEpoch, orderOffset } = place!;
+  return segmentEpoch !== orderEpoch || frameOffset + blockOffset !== orderOffset;
+}
+
+const byOrder = (a: BlockRef, b: BlockRef): number =>
+  a.place!.orderEpoch - b.place!.orderEpoch ||
+  a.place!.orderOffset - b.place!.orderOffset ||
+  Number(isMoved(b)) - Number(isMoved(a));
 
 function recoverShard(shardId: number, shard: ShardLog, damage: DrakkarError | undefined): RecoveredShard {
   const { state } = shard;
@@ -178,17 +183,14 @@ function replayItems(shard: ShardLog, compactedIndex: number, fail: (why: string
   const items = shard.hasMoved ? shard.items.sort(byOrder) : shard.items;
   let live: BlockRef[] = [];
   let last: number | undefined;
-  let previous: Item | undefined;
+  let previous: BlockPlace | undefined;
   for (const item of items) {
+    const place = item.place!;
     // A moved copy and its original have one order; the copy, which comes first, knows what was live.
-    if (
-      previous !== undefined &&
-      previous.place.orderEpoch === item.place.orderEpoch &&
-      previous.place.orderOffset === item.place.orderOffset
-    ) {
-      continue;
-    }
-    previous = item;
+    if (previous?.orderEpoch === place.orderEpoch && previous.orderOffset === place.orderOffset) continue;
+    previous = place;
+    // As it was written; a truncation shortens it below.
+    const { lastIndex } = item;
     if (last === undefined || item.firstIndex > last + 1) {
       // Only what is given up anyway may be missing before it.
       if (item.firstIndex > compactedIndex + 1) {
@@ -198,12 +200,12 @@ function replayItems(shard: ShardLog, compactedIndex: number, fail: (why: string
       }
       live = [];
     } else if (item.firstIndex <= last) {
-      if (item.truncates) truncate(live, item.firstIndex);
-      else if (item.lastIndex <= compactedIndex) continue;
+      if (shard.truncating?.has(item) === true) truncate(live, item.firstIndex);
+      else if (lastIndex <= compactedIndex) continue;
       else fail(`entries from ${item.firstIndex} on stand in it twice`);
     }
-    live.push(refOf(item));
-    last = item.lastIndex;
+    live.push(item);
+    last = lastIndex;
   }
   return live.filter((ref) => ref.lastIndex > compactedIndex);
 }
@@ -218,14 +220,6 @@ function truncate(live: BlockRef[], fromIndex: number): void {
     }
     live.pop();
   }
-}
-
-function refOf(item: Item): BlockRef {
-  const count = item.lastIndex - item.firstIndex + 1;
-  const ref = new BlockRef(item.firstIndex, count, item.term, item.prevTerm, undefined, 0, 0);
-  ref.sizeBytes = item.sizeBytes;
-  ref.place = item.place;
-  return ref;
 }
 
 const noState = (shardId: number): ShardState => ({

@@ -57,6 +57,7 @@ export interface WalCounters extends Record<string, number> {
   segmentsMade: number;
   segmentsFreed: number;
   blocksMoved: number;
+  statesMoved: number;
 }
 
 /** A frame that waits to be written. */
@@ -109,6 +110,7 @@ export class Wal implements LogDb {
     segmentsMade: 0,
     segmentsFreed: 0,
     blocksMoved: 0,
+    statesMoved: 0,
   };
   pendingBytes = 0;
   isFull = false;
@@ -432,10 +434,13 @@ export class Wal implements LogDb {
     return !this.isStuck;
   }
 
-  /** Whether a newer state of the shard than the one in `states` is on its way. */
-  hasPendingState(shardId: number): boolean {
-    const isOf = ({ state }: PendingFrame): boolean => state?.shardId === shardId;
-    return this.pending.some(isOf) || this.writing.some(isOf);
+  /** Shards of which a newer state than the one in `states` is on its way. */
+  pendingStates(): Set<number> {
+    const shardIds = new Set<number>();
+    for (const frames of [this.pending, this.writing]) {
+      for (const { state } of frames) if (state !== undefined) shardIds.add(state.shardId);
+    }
+    return shardIds;
   }
 
   /** What is pending will not become durable any more, or not soon. */

@@ -30,10 +30,12 @@ export const MessageType = {
   LeaderTransfer: 11,
   /** To a host whose directory went back: `hint` = its newest start that is known, `logIndex`, `logTerm` = its directory id. */
   Outdated: 12,
+  /** From host to host, for no shard: the sender lives. Any frame says so; this one is sent when there is no other. */
+  Alive: 13,
 } as const;
 export type MessageType = (typeof MessageType)[keyof typeof MessageType];
 
-const LAST_TYPE = 12;
+const LAST_TYPE = 13;
 
 export const MESSAGE_REJECT = 1;
 /** A vote asked for on behalf of a leader that hands over: lease and check-quorum do not hold it back. */
@@ -41,7 +43,13 @@ export const MESSAGE_TRANSFER = 2;
 /** A heartbeat that only carries the commit index and wants no answer. */
 export const MESSAGE_NO_REPLY = 4;
 
-const KNOWN_FLAGS = MESSAGE_REJECT | MESSAGE_TRANSFER | MESSAGE_NO_REPLY;
+/** In answers: this replica holds more than it can apply. In heartbeats: the leader takes no proposals. */
+export const MESSAGE_BUSY = 16;
+
+/** A heartbeat that offers to fall silent, and an answer that accepts it. */
+export const MESSAGE_QUIESCE = 8;
+
+const KNOWN_FLAGS = MESSAGE_REJECT | MESSAGE_TRANSFER | MESSAGE_NO_REPLY | MESSAGE_QUIESCE | MESSAGE_BUSY;
 
 /** A message as an object; made once and filled again and again. Receivers copy what they keep. */
 export class Message {

@@ -77,6 +77,11 @@ export class SlabPool {
     return slab;
   }
 
+  /** Keeps but one free slab: nobody is busy. */
+  shrink(): void {
+    if (this.free.length > 1) this.free.length = 1;
+  }
+
   take(slab: Slab): void {
     this.pinnedBytes -= slab.sizeBytes;
     if (slab.sizeBytes === SLAB_BYTES && this.free.length < this.maxFree) this.free.push(slab);

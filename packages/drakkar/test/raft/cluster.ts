@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { seededRandom } from 'drakkar/testing';
 import type { RaftConfig } from '../../src/raft/config.ts';
 import type { Outbox, TransferOutcome } from '../../src/raft/outbox.ts';
+import type { WakeCause } from '../../src/raft/quiesce.ts';
 import { BlockVerdict, Raft } from '../../src/raft/raft.ts';
 import { BlockHeader } from '../../src/wire/block.ts';
 import { BlockRef, type BlockPlace } from '../../src/wire/block-ref.ts';
@@ -54,6 +55,9 @@ export class Node implements Outbox {
   readonly transfers: [target: number, outcome: TransferOutcome][] = [];
   readonly snapshotsAsked: number[] = [];
   readonly regressed: number[] = [];
+  /** Its state machine does not get beyond. */
+  appliesUpTo = Number.POSITIVE_INFINITY;
+  readonly silences: string[] = [];
 
   constructor(cluster: RaftCluster, id: number) {
     this.cluster = cluster;
@@ -125,13 +129,13 @@ export class Node implements Outbox {
     this.raft.flushReads();
     if (this.raft.needsCatchUp) this.raft.catchUp();
     this.raft.flushCommit();
-    this.raft.applied(Math.max(this.raft.appliedIndex, this.raft.applyLimit));
+    this.raft.applied(Math.max(this.raft.appliedIndex, Math.min(this.raft.applyLimit, this.appliesUpTo)));
   }
 
   /** Appends a block of `count` entries as the leader. */
   propose(count = 1): number {
     const { log, term } = this.raft;
-    const ref = new BlockRef(log.lastIndex + 1, count, term, log.lastTerm, undefined, 0, 0);
+    const ref = new BlockRef(log.lastIndex + 1, count, term, log.lastTerm, undefined, 0, this.cluster.wordsOf(count));
     const mask = this.raft.appendOwn(ref);
     this.pending.push({ block: { firstIndex: ref.firstIndex, count, term, prevTerm: ref.prevTerm }, state: undefined });
     for (let slot = 0; slot < this.raft.slots.length; slot++) {
@@ -152,7 +156,8 @@ export class Node implements Outbox {
     const first = this.raft.acceptFrom;
     const count = header.lastIndex - first + 1;
     const prevTerm = first === header.firstIndex ? header.prevTerm : header.term;
-    this.raft.acceptBlock(new BlockRef(first, count, header.term, prevTerm, undefined, 0, 0), header);
+    const words = this.cluster.wordsOf(count);
+    this.raft.acceptBlock(new BlockRef(first, count, header.term, prevTerm, undefined, 0, words), header);
     this.pending.push({ block: { firstIndex: first, count, term: header.term, prevTerm }, state: undefined });
   }
 
@@ -225,6 +230,10 @@ export class Node implements Outbox {
     if (leaderId === this.id) this.cluster.elected(this.id, term);
   }
 
+  quiesceChanged(wokenBy: WakeCause | undefined): void {
+    this.silences.push(wokenBy ?? 'quiesced');
+  }
+
   transferEnded(targetId: number, outcome: TransferOutcome): void {
     this.transfers.push([targetId, outcome]);
   }
@@ -243,8 +252,15 @@ export class RaftCluster {
   private readonly cut = new Set<string>();
   private readonly random: ReturnType<typeof seededRandom>;
   private readonly overrides: Partial<RaftConfig>;
+  private readonly entryBytes: number;
 
-  constructor(size = 3, seed = 1, overrides: Partial<RaftConfig> = {}) {
+  /** `entryBytes`: size of every entry. */
+  constructor(
+    size = 3,
+    seed = 1,
+    { entryBytes = 0, ...overrides }: Partial<RaftConfig> & { entryBytes?: number } = {},
+  ) {
+    this.entryBytes = entryBytes;
     this.ids = Array.from({ length: size }, (_, i) => i + 1);
     this.random = seededRandom(seed);
     this.overrides = overrides;
@@ -259,9 +275,11 @@ export class RaftCluster {
       heartbeatTicks: 1,
       preVote: true,
       checkQuorum: true,
+      quiesce: false,
       maxInflightBlocks: 16,
       maxInflightBytes: 1 << 20,
       maxSendBytes: 1 << 20,
+      maxUnappliedBytes: 1 << 20,
       random: () => this.random.u32(),
       ...this.overrides,
     };
@@ -269,6 +287,10 @@ export class RaftCluster {
 
   node(id: number): Node {
     return this.nodes.get(id)!;
+  }
+
+  wordsOf(count: number): number {
+    return (count * this.entryBytes) >>> 2;
   }
 
   post(parcel: Parcel): void {
@@ -342,4 +364,17 @@ export class RaftCluster {
 
 export function messageOf(fields: Partial<Message> & { type: MessageType }): Message {
   return Object.assign(new Message(), { shardId: 1, to: 1 }, fields);
+}
+
+/** A replica whose durable log has these terms, whose newest term is `term`, and who voted for `vote` in it. */
+export function withLog(node: Node, terms: readonly number[], term: number, vote = 0, commitIndex = 0): void {
+  const blocks = terms.map((of, i) => ({ firstIndex: i + 1, count: 1, term: of, prevTerm: terms[i - 1] ?? 0 }));
+  Object.assign(node['durable'], { term, vote, commitIndex, blocks });
+  node.crash();
+}
+
+export function blockOf(fields: Partial<BlockHeader>): BlockHeader {
+  const header = Object.assign(new BlockHeader(), { shardId: 1 }, fields);
+  header.senderTerm ||= header.term;
+  return header;
 }

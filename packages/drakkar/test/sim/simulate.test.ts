@@ -13,7 +13,18 @@ test('forty seeds hold every invariant and make progress', async () => {
     assert.equal(failure, undefined, `npm run sim -- --seed ${seed}`);
     for (const [name, value] of Object.entries(counters)) reached[name] = (reached[name] ?? 0) + value;
   }
-  for (const name of ['elections', 'truncations', 'snapshotsInstalled', 'recoveries', 'sectorsTorn', 'transfersDone'])
+  for (const name of [
+    'elections',
+    'truncations',
+    'snapshotsInstalled',
+    'recoveries',
+    'sectorsTorn',
+    'transfersDone',
+    'quiesced',
+    'woken by host-lost',
+    'woken by proposal',
+    'shardsSilent',
+  ])
     assert.ok(reached[name] > 0, `${name} was never reached`);
 });
 

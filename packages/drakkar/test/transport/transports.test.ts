@@ -3,10 +3,12 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryHub } from 'drakkar/testing';
 import { createTcpTransport } from '../../src/transport/tcp.ts';
+import { SecuredPair } from './secured.ts';
 import { TestPair, transportCompliance } from './compliance.ts';
 
 transportCompliance('tcp', () => new TestPair(createTcpTransport));
 transportCompliance('memory', () => new TestPair(new MemoryHub().createTransport));
+transportCompliance('tcp with certificates', () => new SecuredPair());
 
 test('tcp: engines of a host that was started anew behind a cut are found, though nothing else was to be said to it', async () => {
   const pair = new TestPair(createTcpTransport);

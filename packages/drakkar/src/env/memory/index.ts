@@ -14,6 +14,7 @@ export { MemoryDisk, systemError, type DiskFault, type DiskOperation, type DiskO
 export { SECTOR_BYTES, type Keep } from './image.ts';
 export { MemoryNetwork } from './network.ts';
 export { Process } from './process.ts';
+export { SimulatedAuthority, type CertificateRequest } from './security.ts';
 export { MemoryThread } from './threads.ts';
 export { World, seededRandom } from './world.ts';
 

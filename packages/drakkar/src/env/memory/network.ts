@@ -2,10 +2,11 @@
  * A network in memory: connections deliver in order after a delay. A cut link holds bytes back until it heals, as a partition does to
  * TCP; a process that dies ends its connections.
  */
-import type { Listener, Network, Socket, SocketHandlers } from '../env.ts';
+import type { Certificate, Listener, Network, Security, Socket, SocketHandlers } from '../env.ts';
 import { MemoryDatagrams } from './datagrams.ts';
 import { systemError } from './disk.ts';
 import type { Process } from './process.ts';
+import { MemorySecurity, ours } from './security.ts';
 import type { World } from './world.ts';
 
 const WRITE_BUFFER_BYTES = 64 * 1024;
@@ -38,8 +39,9 @@ export class MemoryNetwork {
   /** The network as the process `name` sees it. */
   attach(name: HostName, owner: Process): Network {
     return {
-      listen: (address, onConnection) => this.listen(name, owner, address, onConnection),
-      connect: (address, handlers) => this.connect(name, owner, address, handlers),
+      listen: (address, onConnection, security) => this.listen(name, owner, address, onConnection, security),
+      connect: (address, handlers, security) => this.connect(name, owner, address, handlers, security),
+      prepare: (material) => new MemorySecurity(this.world, material),
       bindDatagrams: (address, keys, onDatagram) => this.datagrams.bind(name, owner, address, keys, onDatagram),
     };
   }
@@ -94,15 +96,22 @@ export class MemoryNetwork {
     owner: Process,
     address: string,
     onConnection: (socket: Socket) => void,
+    security: Security | undefined,
   ): Promise<Listener> {
     const bound = address.replace(/:0$/, `:${++this.ephemeralPort}`);
     if (this.listeners.has(bound)) throw systemError('EADDRINUSE', bound);
-    const listener = new MemoryListener(this, name, owner, bound, onConnection);
+    const listener = new MemoryListener(this, name, owner, bound, onConnection, ours(security));
     this.listeners.set(bound, listener);
     return listener;
   }
 
-  private connect(name: HostName, owner: Process, address: string, handlers: SocketHandlers): Socket {
+  private connect(
+    name: HostName,
+    owner: Process,
+    address: string,
+    handlers: SocketHandlers,
+    security: Security | undefined,
+  ): Socket {
     const socket = new MemorySocket(this, owner, name, address, handlers);
     const target = this.listeners.get(address)?.name ?? '';
     this.world.schedule(this.delayOf(name, target, 0), () => {
@@ -119,11 +128,42 @@ export class MemoryNetwork {
       socket.join(accepted, listener.name);
       accepted.join(socket, name);
       listener.owner.run(() => listener.onConnection(accepted));
-      owner.run(() => {
-        if (!socket.isEnded) socket.handlers.onOpen?.();
-      });
+      const own = ours(security);
+      if (own === undefined && listener.security === undefined) socket.opens();
+      else if (own !== undefined) this.shakeHands(socket, own, accepted, listener);
+      // A plain one at a secured port is up as far as it knows; what it says there is no handshake.
+      else {
+        accepted.refuses = 'not a handshake';
+        socket.opens();
+      }
     });
     return socket;
+  }
+
+  /** Takes a round trip more than a plain connection. Either end may have left, or changed its mind, meanwhile. */
+  private shakeHands(
+    socket: MemorySocket,
+    own: MemorySecurity,
+    accepted: MemorySocket,
+    listener: MemoryListener,
+  ): void {
+    this.world.schedule(this.delayOf(socket.local, socket.remote, 0), () => {
+      const { security } = listener;
+      if (socket.isEnded || accepted.isEnded || this.isCut(socket.local, socket.remote)) return;
+      if (this.isCut(socket.remote, socket.local)) return;
+      const complaint =
+        security === undefined ? 'no handshake here' : (security.complaintAbout(own) ?? own.complaintAbout(security));
+      if (security === undefined || complaint !== undefined) {
+        const error = Object.assign(new Error(`handshake failed: ${complaint}`), { code: 'EPROTO' });
+        accepted.destroy(error);
+        socket.destroy(error);
+        return;
+      }
+      socket.certificate = security.certificate;
+      accepted.certificate = own.certificate;
+      accepted.opens();
+      socket.opens();
+    });
   }
 }
 
@@ -132,6 +172,7 @@ class MemoryListener implements Listener {
   readonly owner: Process;
   readonly address: string;
   readonly onConnection: (socket: Socket) => void;
+  security: MemorySecurity | undefined;
   private readonly network: MemoryNetwork;
 
   constructor(
@@ -140,12 +181,18 @@ class MemoryListener implements Listener {
     owner: Process,
     address: string,
     onConnection: (socket: Socket) => void,
+    security: MemorySecurity | undefined,
   ) {
     this.network = network;
     this.name = name;
     this.owner = owner;
     this.address = address;
     this.onConnection = onConnection;
+    this.security = security;
+  }
+
+  secure(security: Security): void {
+    if (this.security !== undefined) this.security = ours(security);
   }
 
   close(): Promise<void> {
@@ -168,6 +215,9 @@ class MemorySocket implements Socket {
   remote: HostName = '';
   queuedBytes = 0;
   isEnded = false;
+  certificate: Certificate | undefined;
+  /** Why bytes that come end it. */
+  refuses: string | undefined;
   private readonly network: MemoryNetwork;
   readonly owner: Process;
   private other: MemorySocket | undefined;
@@ -196,6 +246,12 @@ class MemorySocket implements Socket {
     this.other = other;
     this.remote = remote;
     this.flow();
+  }
+
+  opens(): void {
+    this.owner.run(() => {
+      if (!this.isEnded) this.handlers.onOpen?.();
+    });
   }
 
   write(buffer: Uint8Array, offset: number, length: number, written?: (error: Error | null) => void): boolean {
@@ -236,6 +292,10 @@ class MemorySocket implements Socket {
     const waiting = Math.min(this.queuedBytes, ARRIVAL_MAX_BYTES);
     const bytes = this.take(waiting === 0 ? 0 : Math.max(1, Math.min(waiting, this.network.portionOf(waiting))));
     this.network.spoil?.(this.local, this.remote, bytes);
+    if (other.refuses !== undefined) {
+      other.destroy(new Error(`handshake failed: ${other.refuses}`));
+      return;
+    }
     other.owner.run(() => {
       if (!other.isEnded && bytes.length > 0) other.handlers.onData(bytes, 0, bytes.length);
     });

@@ -1,26 +1,66 @@
-/** TCP of this machine. Dialled sockets read into one static buffer; accepted ones cannot (hot-path §3). */
-import { connect as dial, createServer, type Socket as NetSocket } from 'node:net';
-import type { Listener, Network, Socket, SocketHandlers } from '../env.ts';
+/** TCP of this machine, plain or under TLS. Plain dialled sockets read into one static buffer; accepted ones cannot (hot-path §3). */
+import { connect as dial, createServer, type Server, type Socket as NetSocket } from 'node:net';
+import {
+  connect as dialTls,
+  createServer as createTlsServer,
+  type TLSSocket,
+  type Server as TlsServer,
+} from 'node:tls';
+import type { Certificate, Listener, Network, Security, Socket, SocketHandlers } from '../env.ts';
 import { formatAddress, parseAddress } from './address.ts';
+import { NodeSecurity, prepare, readCertificate } from './certificate.ts';
 import { bindDatagrams } from './datagrams.ts';
 
 const READ_BYTES = 512 * 1024;
+/** A second line: whoever listens ends a handshake that takes too long before that. */
+const HANDSHAKE_MAX_MS = 30_000;
 
 class NodeSocket implements Socket {
   handlers: SocketHandlers;
   remoteAddress: string;
-  private readonly socket: NetSocket;
+  certificate: Certificate | undefined;
+  private socket: NetSocket;
   private error: Error | undefined;
 
   constructor(socket: NetSocket, handlers: SocketHandlers, remoteAddress: string) {
     this.socket = socket;
     this.handlers = handlers;
     this.remoteAddress = remoteAddress;
+    this.watch(socket);
+  }
+
+  private watch(socket: NetSocket): void {
     socket.on('error', (error) => {
       this.error ??= error;
     });
     socket.on('drain', () => this.handlers.onDrain?.());
-    socket.on('close', () => this.handlers.onClose(this.error));
+    socket.on('close', () => {
+      if (socket === this.socket) this.handlers.onClose(this.error);
+    });
+  }
+
+  /** The handshake is done: from now on everything goes through `secured`, which ends when all it decrypted was read. */
+  adopt(secured: TLSSocket): void {
+    this.socket = secured;
+    this.watch(secured);
+    this.opened(secured);
+    if (this.certificate !== undefined)
+      secured.on('data', (chunk: Buffer) => this.handlers.onData(chunk, 0, chunk.length));
+  }
+
+  opened(secured: TLSSocket): void {
+    const certificate = secured.getPeerX509Certificate();
+    // The one place that decides: what OpenSSL found wrong is known here only, since an accepted connection ends without a word where
+    // Node itself rejects.
+    if (!secured.authorized || certificate === undefined || secured.isSessionReused()) {
+      // An error at one end, its code at the other.
+      const why = secured.authorizationError as Error | string | null | undefined;
+      const reason = why instanceof Error ? why.message : (why ?? 'there is none');
+      this.destroy(new Error(`the certificate is not accepted: ${reason}`));
+      return;
+    }
+    this.certificate = readCertificate(certificate);
+    this.handlers.onOpen?.();
   }
 
   get queuedBytes(): number {
@@ -55,7 +95,11 @@ class NodeSocket implements Socket {
   }
 }
 
-function connect(address: string, handlers: SocketHandlers): Socket {
+function connect(address: string, handlers: SocketHandlers, security?: Security): Socket {
+  return security === undefined ? connectPlain(address, handlers) : connectSecured(address, handlers, security);
+}
+
+function connectPlain(address: string, handlers: SocketHandlers): Socket {
   const { host, port } = parseAddress(address);
   // Made by every connection: a host has few, and one buffer for all would tie them together.
   const buffer = new Uint8Array(READ_BYTES);
@@ -76,16 +120,38 @@ function connect(address: string, handlers: SocketHandlers): Socket {
   return socket;
 }
 
-function listen(address: string, onConnection: (socket: Socket) => void): Promise<Listener> {
+function connectSecured(address: string, handlers: SocketHandlers, security: Security): Socket {
+  const secured = dialTls({
+    ...parseAddress(address),
+    secureContext: contextOf(security).context,
+    rejectUnauthorized: true,
+    // Our own policy judges names, the same at both ends (`transport/identity.ts`).
+    checkServerIdentity: () => undefined,
+  });
+  secured.setNoDelay(true);
+  const socket = new NodeSocket(secured, handlers, address);
+  secured.on('data', (chunk: Buffer) => socket.handlers.onData(chunk, 0, chunk.length));
+  secured.on('secureConnect', () => socket.opened(secured));
+  return socket;
+}
+
+function contextOf(security: Security): NodeSecurity {
+  if (!(security instanceof NodeSecurity)) throw new TypeError('this security was prepared by another network');
+  return security;
+}
+
+function listen(address: string, onConnection: (socket: Socket) => void, security?: Security): Promise<Listener> {
   const { host, port } = parseAddress(address);
   const open = new Set<NetSocket>();
+  const handshakes = security === undefined ? undefined : new Handshakes(contextOf(security));
   const server = createServer({ noDelay: true }, (raw) => {
     open.add(raw);
     raw.on('close', () => open.delete(raw));
     const nobody: SocketHandlers = { onData() {}, onClose() {} };
     const socket = new NodeSocket(raw, nobody, formatAddress(raw.remoteAddress ?? 'unknown', raw.remotePort ?? 0));
-    raw.on('data', (chunk: Buffer) => socket.handlers.onData(chunk, 0, chunk.length));
+    if (handshakes === undefined) raw.on('data', (chunk: Buffer) => socket.handlers.onData(chunk, 0, chunk.length));
     onConnection(socket);
+    handshakes?.begin(raw, socket);
   });
   return new Promise((resolve, reject) => {
     server.once('error', reject);
@@ -93,9 +159,9 @@ function listen(address: string, onConnection: (socket: Socket) => void): Promis
       server.off('error', reject);
       // An accept that fails (too many files) drops that connection; the server goes on.
       server.on('error', () => {});
-      const bound = server.address();
       resolve({
-        address: typeof bound === 'object' && bound !== null ? formatAddress(host, bound.port) : address,
+        address: boundAddress(server, host, address),
+        secure: (next) => handshakes?.use(contextOf(next)),
         close() {
           for (const raw of open) raw.destroy();
           return new Promise((closed) => server.close(() => closed()));
@@ -105,4 +171,45 @@ function listen(address: string, onConnection: (socket: Socket) => void): Promis
   });
 }
 
-export const nodeNetwork: Network = { listen, connect, bindDatagrams };
+function boundAddress(server: Server, host: string, asked: string): string {
+  const bound = server.address();
+  return typeof bound === 'object' && bound !== null ? formatAddress(host, bound.port) : asked;
+}
+
+/** Handshakes of accepted connections: done by a TLS server that itself listens nowhere, so that connections are seen before theirs. */
+class Handshakes {
+  private readonly server: TlsServer;
+  private readonly waiting = new Map<string, NodeSocket>();
+
+  constructor(security: NodeSecurity) {
+    this.server = createTlsServer({
+      ...security.options,
+      requestCert: true,
+      rejectUnauthorized: false, // `NodeSocket.opened` rejects, and knows why
+      handshakeTimeout: HANDSHAKE_MAX_MS,
+    });
+    this.server.on('secureConnection', (secured) => this.waiting.get(endsOf(secured))?.adopt(secured));
+    this.server.on('tlsClientError', (error, secured) => this.waiting.get(endsOf(secured))?.destroy(error));
+  }
+
+  begin(raw: NetSocket, socket: NodeSocket): void {
+    if (raw.destroyed) return;
+    const ends = endsOf(raw);
+    this.waiting.set(ends, socket);
+    raw.on('close', () => {
+      if (this.waiting.get(ends) === socket) this.waiting.delete(ends);
+    });
+    this.server.emit('connection', raw);
+  }
+
+  use(security: NodeSecurity): void {
+    this.server.setSecureContext(security.options);
+  }
+}
+
+/** What tells one connection from all others that are open. */
+function endsOf(socket: NetSocket): string {
+  return `${socket.localAddress} ${socket.remoteAddress} ${socket.remotePort}`;
+}
+
+export const nodeNetwork: Network = { listen, connect, prepare, bindDatagrams };

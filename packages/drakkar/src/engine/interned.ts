@@ -1,0 +1,42 @@
+/**
+ * Values that many shards of a host have in common, kept once: members and pins are the same for all shards of the same hosts. They are
+ * never changed in place, so that sharing them is safe. Bounded: what finds no room is simply not shared.
+ */
+import type { ReplicaPin } from '../wal/logdb.ts';
+import { decodeMembership, encodeMembership, type Membership } from '../wire/membership.ts';
+
+const KEPT_MAX = 4096;
+
+export interface Bootstrap {
+  readonly bytes: Uint8Array;
+  readonly membership: Membership;
+}
+
+export class Interned {
+  private readonly bootstraps = new Map<string, Bootstrap>();
+  private readonly pins = new Map<string, ReplicaPin>();
+
+  /** The bootstrap record of these first members. */
+  bootstrapOf(membership: Membership): Bootstrap {
+    return this.bootstrap(encodeMembership(membership));
+  }
+
+  /** A bootstrap record as it was written; throws `ERR_FRAME` when it is none. */
+  bootstrap(bytes: Uint8Array): Bootstrap {
+    const key = String.fromCharCode(...bytes.subarray(0, KEPT_MAX));
+    let known = bytes.length > KEPT_MAX ? undefined : this.bootstraps.get(key);
+    if (known === undefined) {
+      known = { bytes, membership: decodeMembership(bytes) };
+      if (this.bootstraps.size < KEPT_MAX && bytes.length <= KEPT_MAX) this.bootstraps.set(key, known);
+    }
+    return known;
+  }
+
+  pin(pin: ReplicaPin): ReplicaPin {
+    const key = `${pin.replicaId}/${pin.directoryHigh}/${pin.directoryLow}/${pin.startCounter}`;
+    const known = this.pins.get(key);
+    if (known !== undefined) return known;
+    if (this.pins.size < KEPT_MAX) this.pins.set(key, pin);
+    return pin;
+  }
+}

@@ -1,0 +1,46 @@
+/** Waits until a replica of this thread can be asked and answers from all that was committed. Sends nothing but reads. */
+import type { CallOptions } from './config.ts';
+import type { Replica } from './engine/replica.ts';
+import type { Env } from './env/env.ts';
+import { DrakkarError } from './errors.ts';
+import type { ShardHandle } from './shard-handle.ts';
+import { within } from './within.ts';
+
+/** Without a leader an abort is looked for this often. */
+const LEADER_LOOK_MS = 1000;
+
+export interface Waiter {
+  readonly env: Env;
+  readonly tickMs: number;
+  readonly timeoutMs: number;
+}
+
+/** See `NodeHost.whenReady`. */
+export async function whenReady(
+  replica: Replica,
+  handle: ShardHandle,
+  { env, tickMs, timeoutMs }: Waiter,
+  options: CallOptions,
+): Promise<void> {
+  const { shardId } = replica;
+  const deadline = env.clock.nowMs() + (options.timeoutMs ?? timeoutMs);
+  for (;;) {
+    if (replica.status !== 'running') throw replica.unavailable();
+    const leftMs = deadline - env.clock.nowMs();
+    if (leftMs <= 0)
+      throw new DrakkarError('ERR_TIMEOUT', `shard ${shardId} was not ready in time`, { outcome: 'not-applied' });
+    if (options.signal?.aborted === true) throw new DrakkarError('ERR_ABORTED', 'the call was aborted');
+    if (replica.raft.leaderId === 0) {
+      await replica.engine.leaderWaits.wait(replica, env.scheduler, Math.min(leftMs, LEADER_LOOK_MS));
+      continue;
+    }
+    try {
+      // A linearizable read of nothing: answered only when both hold.
+      await within(env, handle.barrier(leftMs), options, timeoutMs, 'nothing was changed', 'not-applied');
+      return;
+    } catch (error) {
+      if (!DrakkarError.is(error) || !error.retryable || error.code === 'ERR_ABORTED') throw error;
+      await new Promise<void>((resolve) => void env.scheduler.after(tickMs, resolve));
+    }
+  }
+}
