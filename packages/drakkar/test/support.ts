@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { NodeHost, type Entry, type NodeHostOptions, type ReplicaOptions, type StateMachine } from 'drakkar';
 import { MemoryMachines, type MemoryMachine } from 'drakkar/testing';
+import type { Engine } from '../src/engine/engine.ts';
 import type { Replica } from '../src/engine/replica.ts';
 import { enginesOf } from '../src/inspect.ts';
 import { openWal } from '../src/wal/wal.ts';
@@ -68,6 +69,12 @@ export function replicaOf(host: NodeHost, shardId: number): Replica {
     if (replica !== undefined) return replica;
   }
   throw new Error(`no replica of shard ${shardId}`);
+}
+
+/** The engine of a host that has one. */
+export function engineOf(host: NodeHost): Engine {
+  const [engine] = enginesOf(host);
+  return engine;
 }
 
 /** `hosts` machines named host1.., each with one NodeHost; shards are placed where a test wants them. */

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DrakkarError } from 'drakkar';
 import fc from 'fast-check';
-import { OpenBlock } from '../../src/engine/open-block.ts';
+import { BlockBuffers, OpenBlock } from '../../src/engine/open-block.ts';
 import { AnswerBatch, visitAnswers } from '../../src/threads/answer-batch.ts';
 import { encodeCommands, visitCommands, type CommandSection } from '../../src/threads/command-batch.ts';
 import { packError, packErrors, unpackError, unpackErrors } from '../../src/threads/error-codec.ts';
@@ -30,7 +30,7 @@ test('commands of many shards go through one buffer', () => {
     fc.property(fc.array(shard, { maxLength: 8 }), (shards: Sent[]) => {
       const sections: CommandSection[] = [];
       for (const { shardId, port, commands } of shards) {
-        const open = new OpenBlock();
+        const open = new OpenBlock(new BlockBuffers());
         for (const { sequence, ticks, bytes, isSession } of commands) {
           const session = { clientHigh: 1, clientLow: 2, series: 3, respondedTo: 2 };
           if (isSession) open.putSession(EntryType.SessionCommand, sequence, ticks, session, bytes);
@@ -57,18 +57,18 @@ test('commands of many shards go through one buffer', () => {
 });
 
 test('an entry that is taken over gets the key of its new replica and keeps all else', () => {
-  const from = new OpenBlock();
+  const from = new OpenBlock(new BlockBuffers());
   const session = { clientHigh: 9, clientLow: 8, series: 7, respondedTo: 6 };
   from.put(EntryType.Command, 1, 2, Uint8Array.of(1, 2, 3, 4, 5));
   from.putSession(EntryType.SessionCommand, 3, 4, session, Uint8Array.of(6));
-  const to = new OpenBlock();
+  const to = new OpenBlock(new BlockBuffers());
   let next = 100;
   const section = { shardId: 1, port: 1, block: from.take()! };
   visitCommands(encodeCommands([section]), {
     onShard() {},
     onCommand: (u32, word) => to.putCopyAs(u32, word, next++, 77),
   });
-  const expected = new OpenBlock();
+  const expected = new OpenBlock(new BlockBuffers());
   expected.put(EntryType.Command, 100, 77, Uint8Array.of(1, 2, 3, 4, 5));
   expected.putSession(EntryType.SessionCommand, 101, 77, session, Uint8Array.of(6));
   const [taken, whole] = [to.take()!, expected.take()!];
