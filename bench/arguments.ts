@@ -48,6 +48,7 @@ export function addWorkOptions(command: Command): Command {
     .option('--batch <n>', 'commands in a proposeBatch', number(1, 10_000), DEFAULT_OPTIONS.batch)
     .option('--sessions', 'every client writes in a session of its own', false)
     .option('--rate <n>', 'requests per second that fall due, answered or not; 0: closed loop', number(0, 1e7), 0)
+    .option('--tls', 'mutual TLS between the hosts', false)
     .option('--spread', 'leaders on all hosts, not on one', false)
     .option('--warm-ms <n>', 'time before the measurement', number(0, 600_000), DEFAULT_OPTIONS.warmMs)
     .option('--duration-ms <n>', 'time of the measurement', number(100, 3_600_000), DEFAULT_OPTIONS.durationMs)

@@ -78,7 +78,7 @@ function prepared(name: PeerName): Promise<{ pair: Pair; reason: string | undefi
 async function runRow(row: Row): Promise<RowResult> {
   const settings: BenchOptions = { ...shape, ...row.work };
   const base: RowHead = { title: row.title, against: row.against, work: settings };
-  const { pair, reason } = await prepared(row.against);
+  const { pair, reason = pair.theirs.refuses?.(settings) } = await prepared(row.against);
   console.log(`\n${workText(settings)}`);
   if (reason !== undefined) {
     console.log(`  ${row.against} skipped: ${reason}`);
@@ -111,8 +111,8 @@ function rows(): readonly Row[] {
 }
 
 function pickShape(given: Options): Partial<BenchOptions> {
-  const { readPercent, api, sm, batch, sessions, rate, spread, warmMs, durationMs, snapshotEntries } = given;
-  return { readPercent, api, sm, batch, sessions, rate, spread, warmMs, durationMs, snapshotEntries };
+  const { readPercent, api, sm, batch, sessions, rate, tls, spread, warmMs, durationMs, snapshotEntries } = given;
+  return { readPercent, api, sm, batch, sessions, rate, tls, spread, warmMs, durationMs, snapshotEntries };
 }
 
 /** With the table: the disk's own limit and shards that nobody uses, which are compared with nobody. */

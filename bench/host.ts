@@ -13,11 +13,16 @@ import { startOpenLoop } from './open-loop.ts';
 import type { HostSettings } from './hosts.ts';
 import type { BenchOptions, HostSample, Resources, ShardDigest } from './options.ts';
 
-const { replicaId, members, dir, options } = JSON.parse(process.argv[2]) as HostSettings<BenchOptions>;
+const { replicaId, members, dir, options, tls } = JSON.parse(process.argv[2]) as HostSettings<BenchOptions>;
 const READY_TIMEOUT_MS = 60_000;
 const DELAY_RESOLUTION_MS = 10;
 
-const host = await NodeHost.open({ dir, raftAddress: members[replicaId], timeoutMs: 60_000 });
+const host = await NodeHost.open({
+  dir,
+  raftAddress: members[replicaId],
+  timeoutMs: 60_000,
+  ...(tls === undefined ? {} : { tls }),
+});
 let leaderChanges = 0;
 host.on('leaderChanged', () => leaderChanges++);
 const shardIds = Array.from({ length: options.shards }, (_, i) => i + 1);

@@ -5,6 +5,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { makeCertificates, type CertificateFiles } from './certificates.ts';
 import { foreignCpuSince, readMachine } from './machine.ts';
 import type { BenchOptions, BenchResult, HostSample, ShardDigest } from './options.ts';
 import { addsUp, summarise } from './summary.ts';
@@ -14,6 +15,8 @@ export interface HostSettings<Options> {
   readonly members: Readonly<Record<number, string>>;
   readonly dir: string;
   readonly options: Options;
+  /** Present when the hosts speak TLS. */
+  readonly tls?: CertificateFiles;
 }
 
 export interface Program {
@@ -88,8 +91,15 @@ export async function runHosts<Options extends BenchOptions>(
   const dir = mkdtempSync(join(tmpdir(), 'drakkar-bench-'));
   const ports = await freePorts(HOST_IDS.length);
   const members = Object.fromEntries(HOST_IDS.map((id, i) => [id, `127.0.0.1:${ports[i]}`]));
+  const tls = options.tls ? { tls: await makeCertificates(join(dir, 'certificates')) } : {};
   const hosts = HOST_IDS.map((replicaId) => {
-    const settings: HostSettings<Options> = { replicaId, members, dir: join(dir, `host-${replicaId}`), options };
+    const settings: HostSettings<Options> = {
+      replicaId,
+      members,
+      dir: join(dir, `host-${replicaId}`),
+      options,
+      ...tls,
+    };
     return startHost(program.command, [...program.args(replicaId), JSON.stringify(settings)], program.cwd);
   });
   const askAll = (order: string): Promise<unknown[]> => Promise.all(hosts.map((host) => host.ask(order)));

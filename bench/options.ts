@@ -19,6 +19,8 @@ export interface BenchOptions {
   readonly sessions: boolean;
   /** Requests per second that fall due whether or not earlier ones are answered; 0 for a closed loop. */
   readonly rate: number;
+  /** Hosts speak to each other over mutual TLS. */
+  readonly tls: boolean;
   /** Leaders on all hosts, not on one. */
   readonly spread: boolean;
   /** Engines of each host; absent means one. */
@@ -43,6 +45,7 @@ export const DEFAULT_OPTIONS: BenchOptions = {
   batch: 64,
   sessions: false,
   rate: 0,
+  tls: false,
   spread: false,
   warmMs: 2000,
   durationMs: 5000,

@@ -26,6 +26,7 @@ export function workText(options: BenchOptions): string {
   if (options.readPercent > 0) parts.push(`${options.readPercent}% reads`);
   parts.push(`api ${api}${api === 'batch' ? ` of ${batch}` : ''}`, `sm ${sm}`);
   if (options.sessions) parts.push('sessions');
+  if (options.tls) parts.push('TLS');
   parts.push(`leaders ${options.spread ? 'spread' : 'on one host'}`, '10,000 keys');
   return parts.join(', ');
 }

@@ -33,7 +33,7 @@ const SIDE_MAY_IMPORT: ReadonlySet<string> = new Set([
 ]);
 /** Compliance suites are for plug-ins of the ground floors: they see these, and machines in memory to run them on. */
 const COMPLIANCE = 'compliance';
-const GROUND: ReadonlySet<string> = new Set(['env', 'wire', 'wal', 'transport', 'registry']);
+const GROUND: ReadonlySet<string> = new Set(['env', 'wire', 'wal', 'transport', 'rsm', 'registry']);
 /** Programs for operators stand beside the house, too: they may see all of it but the simulator. */
 const TOOLS = 'tools';
 /** A look inside for those who check: nothing that users run may depend on it. */

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import type { BenchOptions, BenchResult } from '../options.ts';
-import type { Contender } from './contender.ts';
+import { refuseAll, type Contender } from './contender.ts';
 
 const RUN_MS = 300_000;
 const call = promisify(execFile);
@@ -21,6 +21,7 @@ export function ceiling(program: string | undefined): Contender {
       if (program === undefined) return 'no program was named with --ceiling DIR';
       return existsSync(join(program, 'run.js')) ? undefined : `there is no run.js in ${program}`;
     },
+    refuses: (options) => refuseAll(options, ['readPercent', 'sessions', 'rate', 'tls']),
     run: (options) => runProgram(resolve(program!), options),
   };
 }

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { drive, type Inspection } from '../gateway/drive.ts';
 import { freePorts, HOST_IDS } from '../hosts.ts';
 import type { BenchOptions, BenchResult } from '../options.ts';
-import type { Contender } from './contender.ts';
+import { refuseAll, type Contender } from './contender.ts';
 import { buildGo } from './go.ts';
 
 const READY_MS = 60_000;
@@ -26,6 +26,8 @@ export function etcd(): Contender {
       else return `${built.reason}, and no etcd is installed (Debian: etcd-server)`;
       return undefined;
     },
+    refuses: (options) =>
+      refuseAll(options, ['readPercent', 'api', 'sm', 'sessions', 'rate', 'tls', 'spread', 'snapshotEntries']),
     run: (options) => runEtcd(binary, options),
   };
 }

@@ -51,6 +51,22 @@ test('a peer that is missing is skipped with a reason', () => {
   for (const { skipped } of rows) assert.match(skipped, /--ceiling DIR/);
 });
 
+test('work that the peer does not know is skipped, not compared with other work', () => {
+  const { status, stdout } = compare(
+    '--against',
+    'ceiling',
+    '--ceiling',
+    dir,
+    '--read-percent',
+    '90',
+    '--tls',
+    '--json',
+  );
+  assert.equal(status, 0);
+  const { skipped } = JSON.parse(stdout.trimEnd().split('\n').at(-1)!) as { skipped: string };
+  assert.equal(skipped, 'it does not know readPercent, tls');
+});
+
 test('a figure that is missed is an exit code', () => {
   const faster = mkdtempSync(join(tmpdir(), 'drakkar-bench-test-'));
   const line = 'v | 9000000k w/s  p50 1 p99 2 p99.9 3 ms | 9000000k op/cpu-s | flush/s 9/9/9 CONSISTENT';

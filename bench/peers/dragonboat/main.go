@@ -51,6 +51,14 @@ type settings struct {
 	Members   map[uint64]string `json:"members"`
 	Dir       string            `json:"dir"`
 	Options   options           `json:"options"`
+	TLS       *certificates     `json:"tls"`
+}
+
+// certificates are paths of files; without them hosts speak plainly.
+type certificates struct {
+	CA   string `json:"ca"`
+	Cert string `json:"cert"`
+	Key  string `json:"key"`
 }
 
 type host struct {
@@ -106,9 +114,13 @@ func answer(value interface{}) {
 
 func (h *host) open() error {
 	expert := expertConfig(h.Options.IsTuned)
-	nh, err := dragonboat.NewNodeHost(config.NodeHostConfig{
+	cfg := config.NodeHostConfig{
 		NodeHostDir: h.Dir, WALDir: h.Dir, RTTMillisecond: rttMs, RaftAddress: h.Members[h.ReplicaID], Expert: expert,
-	})
+	}
+	if h.TLS != nil {
+		cfg.MutualTLS, cfg.CAFile, cfg.CertFile, cfg.KeyFile = true, h.TLS.CA, h.TLS.Cert, h.TLS.Key
+	}
+	nh, err := dragonboat.NewNodeHost(cfg)
 	if err != nil {
 		return err
 	}

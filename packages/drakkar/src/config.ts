@@ -7,6 +7,7 @@ import {
   WATCH_BUFFER_BYTES_MAX,
 } from './engine/limits.ts';
 import type { Env, Logger } from './env/env.ts';
+import type { MemberRole } from './wire/config-change.ts';
 import { ADDRESS_MAX_BYTES, ENGINES_MAX, ENTRY_MAX_BYTES, FRAME_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
 import type { SlabPool } from './wire/slab.ts';
 import type { LogDb } from './wal/logdb.ts';
@@ -76,7 +77,9 @@ export interface ReplicaOptions {
   /** This host's replica of it, unique in the shard for ever. 1 or more. */
   readonly replicaId: number;
   /** Replica ids of all initial members, with their hosts' addresses (or host ids: see `gossip`). Needed at the first start, the same on every host; optional later. */
-  readonly members?: Readonly<Record<number, string>>;
+  readonly members?: Readonly<Record<number, string>> | 'join';
+  /** It votes and acknowledges, has no state machine and never leads; to be added with role `witness`. Only with `members: 'join'`. Default false. */
+  readonly witness?: boolean;
   /** Ticks without a leader before an election; drawn from [n, 2n). Default 50. */
   readonly electionRtt?: number;
   /** Ticks between a leader's heartbeats. Default 5. */
@@ -155,6 +158,19 @@ export interface WatchOptions {
 /** Options of `watchLeader`. */
 export type LeaderWatchOptions = Pick<WatchOptions, 'signal'>;
 
+/** Calls that change a shard's membership. */
+export interface MembershipOptions extends CallOptions {
+  /** Only if the membership is still the one with this `configChangeIndex`; otherwise `ERR_CONFIG_CHANGE_STALE`. */
+  readonly configChangeIndex?: number;
+}
+
+export interface AddReplicaOptions extends MembershipOptions {
+  /** What it is to be. `voter`: counts at once, also while it catches up. Default `voter`. */
+  readonly role?: MemberRole;
+  /** Becomes a voter by itself once it has caught up; only with role `non-voting`. Default false. */
+  readonly autoPromote?: boolean;
+}
+
 export interface Rule {
   readonly required?: boolean;
   /** What is allowed, for the message. */
@@ -206,6 +222,15 @@ export const isMembers: Rule = {
   },
 };
 
+const isTarget: Rule = {
+  allowed: '"host:port" or a host id',
+  accepts: (value) => typeof value === 'string' && (isHostPort(value) || isHostId(value)),
+};
+const isMembersOrJoin: Rule = {
+  allowed: `'join', or ${isMembers.allowed}`,
+  accepts: (value) => value === 'join' || isMembers.accepts(value),
+};
+
 function isHostPort(text: string): boolean {
   const match = /^(\[[0-9A-Fa-f:.]+\]|[^\s:[\]]+):(\d{1,5})$/.exec(text);
   return match !== null && text.length <= ADDRESS_MAX_BYTES && Number(match[2]) <= 65535;
@@ -245,7 +270,8 @@ const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
 const REPLICA_RULES: Record<keyof ReplicaOptions, Rule> = {
   shardId: required(isInteger(1, MAX_ID)),
   replicaId: required(isInteger(1, MAX_ID)),
-  members: isMembers,
+  members: isMembersOrJoin,
+  witness: isBoolean,
   electionRtt: isInteger(2, 1_000_000),
   heartbeatRtt: isInteger(1, 100_000),
   preVote: isBoolean,
@@ -306,6 +332,21 @@ const CALL_RULES: Record<keyof CallOptions, Rule> = {
     accepts: (value) => typeof value === 'object' && value !== null && 'aborted' in value,
   },
 };
+
+const MEMBERSHIP_RULES: Record<keyof MembershipOptions, Rule> = {
+  ...CALL_RULES,
+  configChangeIndex: isInteger(0, MAX_ID),
+};
+
+const ADD_RULES: Record<keyof AddReplicaOptions, Rule> = {
+  ...MEMBERSHIP_RULES,
+  role: { allowed: "'voter', 'non-voting' or 'witness'", accepts: isRole },
+  autoPromote: isBoolean,
+};
+
+function isRole(value: unknown): boolean {
+  return value === 'voter' || value === 'non-voting' || value === 'witness';
+}
 
 const SNAPSHOT_RULES: Record<keyof SnapshotOptions, Rule> = { ...CALL_RULES, exportTo: isText };
 
@@ -406,10 +447,17 @@ export function checkReplicaOptions(options: ReplicaOptions): void {
       `startReplica: electionRtt is ${electionRtt}; expected more than twice heartbeatRtt (${heartbeatRtt})`,
     );
   }
-  if (options.members !== undefined && !(options.replicaId in options.members)) {
+  const { members } = options;
+  if (options.witness === true && members !== undefined && members !== 'join') {
     throw new DrakkarError(
       'ERR_INVALID_OPTION',
-      `startReplica: members is ${show(options.members)}; expected replica ${options.replicaId} among them`,
+      `startReplica: witness is true and members is ${show(members)}; expected 'join': a new shard begins without witnesses`,
+    );
+  }
+  if (members !== undefined && members !== 'join' && !(options.replicaId in members)) {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      `startReplica: members is ${show(members)}; expected replica ${options.replicaId} among them, or 'join' if it is to be added later`,
     );
   }
 }
@@ -437,12 +485,35 @@ export function checkLogQueryOptions(options: LogQueryOptions): void {
   }
 }
 
+export function checkMembershipOptions(what: string, options: MembershipOptions): void {
+  check(what, options, MEMBERSHIP_RULES);
+}
+
+export function checkAddOptions(options: AddReplicaOptions): void {
+  check('addReplica', options, ADD_RULES);
+  if (options.autoPromote === true && options.role !== 'non-voting') {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      `addReplica: autoPromote is true; expected role 'non-voting' with it, since only such a member can be promoted`,
+    );
+  }
+}
+
 export function checkWatchOptions(options: WatchOptions): void {
   check('watch', options, WATCH_RULES);
 }
 
 export function checkLeaderWatchOptions(options: LeaderWatchOptions): void {
   check('watchLeader', options, { signal: CALL_RULES.signal });
+}
+
+/** Of an argument that is no option. */
+export function checkReplicaId(what: string, replicaId: unknown): void {
+  check(what, { replicaId }, { replicaId: required(isInteger(1, MAX_ID)) });
+}
+
+export function checkTarget(what: string, address: unknown): void {
+  check(what, { address }, { address: required(isTarget) });
 }
 
 export const DEFAULTS = {

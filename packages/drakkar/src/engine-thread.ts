@@ -4,5 +4,5 @@ import { NodeHost } from './nodehost.ts';
 import { serveThread } from './threads/server.ts';
 
 export const run: ThreadMain = (side, env) => {
-  serveThread(side, env, (opening) => NodeHost['openPart'](opening, {}, []));
+  serveThread(side, env, (opening) => NodeHost['openPart'](opening));
 };

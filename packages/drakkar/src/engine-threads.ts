@@ -3,14 +3,15 @@
  * what is kept here was read from the logs at the opening, and grows with every first start.
  */
 import type { NodeHostOptions, ReplicaOptions } from './config.ts';
+import { removedError } from './engine/membership.ts';
 import type { EnginePaths, HostDirectory } from './engine/directory.ts';
 import { rolledBack } from './engine/directory.ts';
 import type { Env, ThreadMain } from './env/env.ts';
 import { DrakkarError } from './errors.ts';
 import type { HostEvents, HostEventMap, HostEventName } from './events.ts';
 import { failedShard, mergeInfo, type HostInfo, type ShardInfo } from './info.ts';
-import { twice } from './local-engines.ts';
-import type { ModuleSpec } from './machine-module.ts';
+import { notHere, twice } from './local-engines.ts';
+import { moduleOf, refuseFunction, type StateMachineSource } from './machine-module.ts';
 import { mergeMetrics } from './metrics.ts';
 import type { Registry } from './registry/registry.ts';
 import { ThreadClient } from './threads/client.ts';
@@ -63,6 +64,10 @@ export class EngineThreads {
   private readonly engines = new Map<number, Known>();
   /** By shard: its engine, for ever. */
   private readonly placement = new Map<number, number>();
+  /** Replicas that were removed from their shards and whose data is here, by shard. */
+  private readonly removed = new Map<number, number>();
+  /** Of replicas that stopped; a caller may hold a handle to one. */
+  private readonly stopped = new Map<number, RemoteShard>();
   /** Engines that failed before all were open. */
   private readonly early = new Map<number, DrakkarError>();
   private isClosing = false;
@@ -126,6 +131,7 @@ export class EngineThreads {
     const { number, shardIds } = known.report;
     this.engines.set(number, known);
     for (const shardId of shardIds) this.place(shardId, number);
+    for (const [shardId, replicaId] of known.report.removed) this.removed.set(shardId, replicaId);
     const failure = this.early.get(number);
     if (failure !== undefined) this.engineFailed(number, failure);
   }
@@ -157,8 +163,13 @@ export class EngineThreads {
   /** The handle's target; throws when the shard does not run here. */
   shard(shardId: number): RemoteShard {
     const shard = this.engineOf(shardId)?.client.shards.get(shardId);
-    if (shard === undefined) throw notHere(shardId);
+    if (shard === undefined) throw this.whyNotHere(shardId);
     return shard;
+  }
+
+  private whyNotHere(shardId: number): DrakkarError {
+    const replicaId = this.removed.get(shardId);
+    return replicaId === undefined ? notHere(shardId) : removedError(shardId, replicaId);
   }
 
   isRunning(shardId: number): boolean {
@@ -169,8 +180,9 @@ export class EngineThreads {
     return this.engines.get(this.placement.get(shardId) ?? -1);
   }
 
-  async startReplica(options: ReplicaOptions, module: ModuleSpec): Promise<void> {
+  async startReplica(options: ReplicaOptions, machine: StateMachineSource | undefined): Promise<void> {
     const { shardId } = options;
+    const module = options.witness === true ? undefined : (moduleOf(machine) ?? refuseFunction());
     const recorded = this.placement.get(shardId);
     if (recorded === undefined) this.refuseDamage();
     const number = recorded ?? this.emptiest();
@@ -187,6 +199,7 @@ export class EngineThreads {
       }
       throw error;
     }
+    this.stopped.delete(shardId);
     engine.client.addShard(shardId, options.replicaId);
     if (recorded === undefined) this.announce(engine.report, [shardId]);
   }
@@ -213,10 +226,23 @@ export class EngineThreads {
     const shard = this.shard(shardId);
     const { client } = this.engineOf(shardId)!;
     if (client.failure === undefined) await client.call('stopReplica', [shardId]);
-    if (client.shards.get(shardId) === shard) this.stopped(client, shardId);
+    if (client.shards.get(shardId) === shard) this.hasStopped(client, shardId);
   }
 
-  private stopped(client: ThreadClient, shardId: number): void {
+  /** See `NodeHost.removeData`. */
+  async removeData(shardId: number, replicaId: number): Promise<void> {
+    const engine = this.engineOf(shardId);
+    if (engine === undefined)
+      throw new DrakkarError('ERR_SHARD_NOT_FOUND', `this host holds nothing of shard ${shardId}`);
+    await engine.client.call('removeData', [shardId, replicaId]);
+    this.removed.delete(shardId);
+    this.placement.delete(shardId);
+    engine.shardCount--;
+  }
+
+  private hasStopped(client: ThreadClient, shardId: number): void {
+    const shard = client.shards.get(shardId);
+    if (shard !== undefined) this.stopped.set(shardId, shard);
     client.endShard(shardId, new DrakkarError('ERR_SHARD_STOPPED', `shard ${shardId} was stopped on this host`));
   }
 
@@ -292,8 +318,16 @@ export class EngineThreads {
     }
     if (name === 'hostClosing') return; // of the part, not of the host
     if (name === 'replicaStopped' && !this.isClosing)
-      this.stopped(client, (payload as HostEventMap['replicaStopped']).shardId);
+      this.hasStopped(client, (payload as HostEventMap['replicaStopped']).shardId);
+    if (name === 'replicaRemoved') this.wasRemoved(payload as HostEventMap['replicaRemoved']);
     this.options.events.emit(name as HostEventName, payload as never);
+  }
+
+  /** It has stopped before. */
+  private wasRemoved({ shardId, replicaId }: HostEventMap['replicaRemoved']): void {
+    this.removed.set(shardId, replicaId);
+    this.stopped.get(shardId)?.end(removedError(shardId, replicaId));
+    this.stopped.delete(shardId);
   }
 
   private engineFailed(number: number, error: DrakkarError): void {
@@ -337,10 +371,6 @@ export class EngineThreads {
 /** The engines of thread `t` of `count`. */
 export function enginesOf(directory: HostDirectory, t: number, count: number): EnginePaths[] {
   return directory.engines.filter(({ number }) => number % count === t);
-}
-
-export function notHere(shardId: number): DrakkarError {
-  return new DrakkarError('ERR_SHARD_NOT_FOUND', `shard ${shardId} does not run on this host; start its replica first`);
 }
 
 function shardFailed(shardId: number, cause: DrakkarError): DrakkarError {

@@ -42,6 +42,15 @@ export const ERROR_TABLE = {
   ERR_SHARD_STOPPED: unknown,
   ERR_SHARD_FAILED: unknown,
   ERR_STATE_MACHINE: unknown,
+  ERR_STATE_MACHINE_INDEX: no,
+  // Membership.
+  ERR_NOT_MEMBER: again,
+  ERR_REPLICA_REMOVED: no,
+  ERR_CONFIG_CHANGE_PENDING: again,
+  ERR_CONFIG_CHANGE_STALE: no,
+  ERR_CONFIG_CHANGE_REFUSED: no,
+  ERR_NOT_REMOVED: no,
+  ERR_WITNESS: no,
   // Requests.
   ERR_SYSTEM_BUSY: again,
   ERR_NO_LEADER: again,

@@ -1,15 +1,19 @@
 /** The face of the library. What is not exported here is nobody's to rely on. */
 export { NodeHost } from './nodehost.ts';
 export type {
+  AddReplicaOptions,
   CallOptions,
   LeaderWatchOptions,
   LogQueryOptions,
+  MembershipOptions,
   NodeHostOptions,
   ProposeOptions,
   ReplicaOptions,
   SnapshotOptions,
   WatchOptions,
 } from './config.ts';
+export type { MembershipInfo } from './engine/membership.ts';
+export type { MemberRole } from './wire/config-change.ts';
 export { DrakkarError, ERROR_TABLE, type AvailableRange, type ErrorCode, type Outcome } from './errors.ts';
 export { HOST_EVENTS, type HostEventMap, type HostEventName, type HostListener } from './events.ts';
 export type { HostInfo, MemberProgress, PeerInfo, ShardInfo, StoppedShardInfo } from './info.ts';
@@ -19,7 +23,23 @@ export type { LogEntry, LogEntryKind } from './engine/log-entries.ts';
 export type { LogQueryResult } from './engine/onlookers.ts';
 export type { ProposeCallback } from './engine/pending-ring.ts';
 export { Entry } from './rsm/state-machine.ts';
-export type { EntryCursor, Result, SnapshotContext, StateMachine, StateMachineFactory } from './rsm/state-machine.ts';
+export type {
+  AnyStateMachine,
+  ConcurrentStateMachine,
+  DiskBatch,
+  DiskRecoveryContext,
+  EntryCursor,
+  OnDiskStateMachine,
+  OpenedState,
+  RecoveryContext,
+  Result,
+  SessionChange,
+  SnapshotContext,
+  SnapshotFile,
+  StateMachine,
+  StateMachineFactory,
+  StateMachineKind,
+} from './rsm/state-machine.ts';
 export { Session } from './session.ts';
 export { ShardHandle } from './shard-handle.ts';
 export type {

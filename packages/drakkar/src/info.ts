@@ -1,11 +1,14 @@
 /** What a host and its shards can tell about themselves: plain values, made on demand. */
 import type { Engine } from './engine/engine.ts';
 import { countOf } from './engine/incarnation.ts';
+import { describeMembership, type MembershipInfo } from './engine/membership.ts';
 import type { Replica, ReplicaStatus } from './engine/replica.ts';
 import type { DrakkarError } from './errors.ts';
-import type { Role } from './raft/raft.ts';
 import { MemberState } from './raft/member.ts';
+import type { Role } from './raft/raft.ts';
+import type { StateMachineKind } from './rsm/state-machine.ts';
 import type { HostIdentity } from './transport/transport.ts';
+import { UNKNOWN_MEMBERSHIP } from './wire/membership.ts';
 
 /** How far a member is, as this leader knows it. */
 export interface MemberProgress {
@@ -19,8 +22,10 @@ export interface MemberProgress {
   /** Entries that this replica has and it is not known to have. */
   readonly lagEntries: number;
   readonly inflightBlocks: number;
-  /** Heard of since the last check of the quorum. */
+  /** Heard of within an election timeout. */
   readonly isActive: boolean;
+  /** It does not vote and keeps up with the leader, so that it may be promoted. */
+  readonly isCaughtUp: boolean;
   /** It lost what it had acknowledged: it counts for nothing until this term ends. */
   readonly hasRegressed: boolean;
 }
@@ -31,6 +36,8 @@ export interface ShardInfo {
   /** Which of the host's engines it lives in; 0 where there is one. */
   readonly engine: number;
   readonly state: ReplicaStatus;
+  /** Of its state machine. */
+  readonly kind: StateMachineKind;
   readonly failure: DrakkarError | undefined;
   readonly role: Role;
   /** Idle, and silent until somebody wants something. */
@@ -59,9 +66,12 @@ export interface ShardInfo {
   readonly sessions: number;
   /** A snapshot is taken, received or installed. */
   readonly isSnapshotting: boolean;
+  /** The voters, witnesses not included. */
   readonly members: Readonly<Record<number, string>>;
   /** Index of the config change that made `members`; 0 for the initial ones. */
   readonly configChangeIndex: number;
+  /** As applied here; `NodeHost.membership` asks linearizably. */
+  readonly membership: MembershipInfo;
   /** On the leader: how far each other member is. Empty elsewhere. */
   readonly progress: readonly MemberProgress[];
 }
@@ -108,6 +118,7 @@ export function describeShard(replica: Replica): ShardInfo {
     replicaId: replica.replicaId,
     engine: replica.engine.number,
     state: replica.status,
+    kind: replica.rsm.kind,
     failure: replica.failure,
     role: raft.role,
     quiesced: raft.isQuiesced,
@@ -130,6 +141,7 @@ export function describeShard(replica: Replica): ShardInfo {
     isSnapshotting: replica.isSnapshotting,
     members: Object.fromEntries(replica.membership.voters),
     configChangeIndex: replica.membership.configChangeIndex,
+    membership: describeMembership(replica.membership),
     progress: raft.isLeader ? progressOf(replica) : [],
   };
 }
@@ -153,18 +165,20 @@ function progressOf(replica: Replica): MemberProgress[] {
       matchIndex: member.matchIndex,
       lagEntries: raft.log.lastIndex - member.matchIndex,
       inflightBlocks: member.inflightBlocks,
-      isActive: member.isActive,
+      isActive: member.silentTicks <= raft.config.electionTicks,
+      isCaughtUp: !member.isVoter && member.isCaughtUp,
       hasRegressed: member.hasRegressed,
     });
   }
   return progress;
 }
 
-/** What is left of a shard whose thread died. */
+/** What is left of a shard whose thread died: what only the thread knew stands at its zero. */
 export function failedShard(shardId: number, replicaId: number, engine: number, failure: DrakkarError): ShardInfo {
   return {
     shardId,
     replicaId,
+    kind: 'regular',
     engine,
     state: 'failed',
     failure,
@@ -189,6 +203,7 @@ export function failedShard(shardId: number, replicaId: number, engine: number, 
     isSnapshotting: false,
     members: {},
     configChangeIndex: 0,
+    membership: describeMembership(UNKNOWN_MEMBERSHIP),
     progress: [],
   };
 }

@@ -7,10 +7,14 @@ import type { Engine } from './engine/engine.ts';
 import { countOf } from './engine/incarnation.ts';
 import type { Replica, ReplicaStatus } from './engine/replica.ts';
 import type { Role } from './raft/raft.ts';
+import type { Membership } from './wire/membership.ts';
 import { BlockHeader, readBlockHeader } from './wire/block.ts';
 import { FRAME_HEADER_WORDS, FrameType, frameCount, frameType } from './wire/frame.ts';
 import { MESSAGE_WORDS, Message, MessageType, readMessage } from './wire/message.ts';
 
+export { describeMembership, type MembershipInfo } from './engine/membership.ts';
+export type { MemberRole } from './wire/config-change.ts';
+export { addressIn, imageOf, memberIds, type Membership } from './wire/membership.ts';
 export { BlockHeader, FrameType, Message, MessageType, frameType };
 
 /** What a replica holds right now. Stays readable after its process is gone. */
@@ -73,6 +77,33 @@ export class ReplicaView {
     return this.replica.raft.log.compactedIndex;
   }
 
+  /** As applied here. The same object until it changes. */
+  get membership(): Membership {
+    return this.replica.membership;
+  }
+
+  get isWitness(): boolean {
+    return this.replica.settings.isWitness;
+  }
+
+  /** A snapshot is being installed: the state machine is not yet where `appliedIndex` is. */
+  get isRestoring(): boolean {
+    return this.replica.isRestoring;
+  }
+
+  /** Indexes of the config changes in the log that are not applied here. */
+  unappliedChanges(): number[] {
+    const { log, appliedIndex } = this.replica.raft;
+    const indexes: number[] = [];
+    for (let index = appliedIndex + 1; index <= log.lastIndex; ) {
+      const ref = log.blockAt(index);
+      if (ref === undefined) break;
+      if (ref.isConfigChange) indexes.push(ref.firstIndex);
+      index = ref.lastIndex + 1;
+    }
+    return indexes;
+  }
+
   sessionHash(): number {
     return this.replica.rsm.sessionHash();
   }
@@ -87,8 +118,8 @@ const views = new WeakMap<Replica, ReplicaView>();
 
 /** The engines of `host`, those in simulated threads included. */
 export function* enginesOf(host: NodeHost): IterableIterator<Engine> {
-  yield* host['engines'].all;
-  for (const part of host['simulated']) yield* part['engines'].all;
+  const { engines, simulated } = host['parts'];
+  for (const { all } of [engines, ...simulated]) yield* all;
 }
 
 function* replicas(host: NodeHost): IterableIterator<Replica> {

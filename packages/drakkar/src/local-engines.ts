@@ -4,6 +4,7 @@
  */
 import { DEFAULTS, type NodeHostOptions, type ReplicaOptions } from './config.ts';
 import { startReplica } from './engine/bootstrap.ts';
+import { isRemoved, removeData, removedError } from './engine/membership.ts';
 import type { EnginePaths, HostDirectory } from './engine/directory.ts';
 import { Engine } from './engine/engine.ts';
 import type { Replica } from './engine/replica.ts';
@@ -37,6 +38,8 @@ export interface EngineContext {
 
 export class LocalEngines {
   readonly all: Engine[] = [];
+  private readonly starting = new Set<Promise<void>>();
+  private readonly stopping = new AbortController();
   private readonly context: EngineContext;
 
   constructor(context: EngineContext) {
@@ -101,12 +104,33 @@ export class LocalEngines {
     return this.all[0];
   }
 
+  startReplica(options: ReplicaOptions, machine: StateMachineSource | undefined): Promise<void> {
+    return this.startIn(this.placeOf(options.shardId), options, machine);
+  }
+
   /** Starts a replica in `engine`. */
-  async start(engine: Engine, options: ReplicaOptions, machine: StateMachineSource): Promise<void> {
-    const { env, events } = this.context;
-    const module = moduleOf(machine);
-    const factory = module === undefined ? (machine as StateMachineFactory) : await loadFactory(env, module);
+  private async startIn(
+    engine: Engine,
+    options: ReplicaOptions,
+    machine: StateMachineSource | undefined,
+  ): Promise<void> {
     const { shardId, replicaId } = options;
+    const starting = this.begin(engine, options, machine);
+    this.starting.add(starting);
+    try {
+      await starting;
+    } finally {
+      this.starting.delete(starting);
+    }
+    this.placed(engine, shardId);
+    this.context.events.emit('replicaReady', { shardId, replicaId });
+  }
+
+  private async begin(engine: Engine, options: ReplicaOptions, machine: StateMachineSource | undefined): Promise<void> {
+    const { env } = this.context;
+    const { shardId, replicaId, witness: isWitness = false } = options;
+    const module = isWitness ? undefined : moduleOf(machine);
+    const factory = module === undefined ? (machine as StateMachineFactory) : await loadFactory(env, module);
     if (engine.failure !== undefined) throw engine.failure;
     await startReplica(
       engine,
@@ -114,6 +138,7 @@ export class LocalEngines {
         shardId,
         replicaId,
         members: options.members,
+        isWitness,
         electionTicks: options.electionRtt ?? DEFAULTS.electionRtt,
         heartbeatTicks: options.heartbeatRtt ?? DEFAULTS.heartbeatRtt,
         preVote: options.preVote ?? true,
@@ -124,11 +149,33 @@ export class LocalEngines {
         snapshotEntries: options.snapshotEntries ?? DEFAULTS.snapshotEntries,
         compactionOverhead: options.compactionOverhead ?? DEFAULTS.compactionOverhead,
         snapshotsDir: engine.snapshotsDir,
+        signal: this.stopping.signal,
       },
       factory,
     );
-    this.placed(engine, shardId);
-    events.emit('replicaReady', { shardId, replicaId });
+  }
+
+  async stopReplica(shardId: number): Promise<void> {
+    const replica = this.find(shardId);
+    if (replica === undefined) throw this.whyNotHere(shardId);
+    const error = new DrakkarError('ERR_SHARD_STOPPED', `shard ${shardId} was stopped on this host`);
+    await replica.engine.removeReplica(replica, error);
+  }
+
+  /** See `NodeHost.removeData`. */
+  async removeData(shardId: number, replicaId: number): Promise<void> {
+    const holds = ({ removals, parked, replicas }: Engine): boolean =>
+      removals.has(shardId) || parked.has(shardId) || replicas.has(shardId);
+    await removeData(this.all.find(holds) ?? this.all[0], shardId, replicaId);
+  }
+
+  /** Why there is no replica to ask. */
+  whyNotHere(shardId: number): DrakkarError {
+    for (const { parked } of this.all) {
+      const known = parked.get(shardId);
+      if (known !== undefined && isRemoved(known)) return removedError(shardId, known.state.replicaId);
+    }
+    return notHere(shardId);
   }
 
   /** The replica of `shardId` runs in `engine`. */
@@ -150,6 +197,9 @@ export class LocalEngines {
       number: engine.number,
       address: reachableAt(engine),
       shardIds: [...engine.parked.keys(), ...engine.replicas.keys()],
+      removed: [...engine.parked.values()]
+        .filter(isRemoved)
+        .map(({ state }) => [state.shardId, state.replicaId] as const),
       damage: engine.log.damage,
     }));
   }
@@ -175,8 +225,8 @@ export class LocalEngines {
   /** What the host whose part this is asks for, by name. */
   partMethods(): Record<string, (...args: any[]) => unknown> {
     return {
-      startIn: (number: number, options: ReplicaOptions, module: ModuleSpec) =>
-        this.start(this.numbered(number)!, options, module),
+      startIn: (number: number, options: ReplicaOptions, module: ModuleSpec | undefined) =>
+        this.startIn(this.numbered(number)!, options, module),
       engineReports: () => this.reports(),
       engineMetrics: () => this.metricsByEngine(),
       announce: (number: number, address: string, shardIds: number[]) => this.announce(number, address, shardIds),
@@ -207,6 +257,8 @@ export class LocalEngines {
 
   /** Waits until what the replicas wrote is durable. */
   async close(error: DrakkarError): Promise<void> {
+    this.stopping.abort(error);
+    await Promise.allSettled(this.starting);
     await Promise.all(
       this.all.flatMap((engine) =>
         [...engine.replicas.values()].map((replica) => engine.removeReplica(replica, error)),
@@ -283,6 +335,10 @@ function reachableAt(engine: Engine): string {
 
 function withPort(address: string, port: number): string {
   return `${address.slice(0, address.lastIndexOf(':'))}:${port}`;
+}
+
+export function notHere(shardId: number): DrakkarError {
+  return new DrakkarError('ERR_SHARD_NOT_FOUND', `shard ${shardId} does not run on this host; start its replica first`);
 }
 
 /** Two logs know the same shard: which of them it promised with cannot be told. */

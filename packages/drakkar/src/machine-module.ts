@@ -1,9 +1,10 @@
 /**
  * A state machine named by the module that makes it. A function cannot be handed to another thread; its module can be loaded there.
  */
+import type { ReplicaOptions } from './config.ts';
 import type { Env } from './env/env.ts';
 import { DrakkarError } from './errors.ts';
-import type { StateMachine, StateMachineFactory } from './rsm/state-machine.ts';
+import type { AnyStateMachine, StateMachineFactory } from './rsm/state-machine.ts';
 
 /** `new URL('./inventory.ts', import.meta.url)` alone is short for `{ module: … }`. */
 export interface StateMachineModule {
@@ -25,8 +26,19 @@ export interface ModuleSpec {
   readonly args: unknown;
 }
 
+/** A witness has no state machine, and everybody else one. */
+export function checkMachine(options: ReplicaOptions, source: StateMachineSource | undefined): void {
+  if (options.witness !== true) moduleOf(source);
+  else if (source !== undefined) {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      'startReplica: a witness has no state machine; expected no second argument',
+    );
+  }
+}
+
 /** Undefined for a function. Throws `ERR_INVALID_OPTION` for what is neither. */
-export function moduleOf(source: StateMachineSource): ModuleSpec | undefined {
+export function moduleOf(source: StateMachineSource | undefined): ModuleSpec | undefined {
   if (typeof source === 'function') return undefined;
   const given = (source instanceof URL ? { module: source } : source) as Partial<StateMachineModule> | null | undefined;
   const module = given?.module instanceof URL ? given.module.href : given?.module;
@@ -68,6 +80,6 @@ export async function loadFactory(env: Env, spec: ModuleSpec): Promise<StateMach
       { outcome: 'not-applied' },
     );
   }
-  const factory = make as (shardId: number, replicaId: number, args: unknown) => StateMachine<any, any>;
+  const factory = make as (shardId: number, replicaId: number, args: unknown) => AnyStateMachine;
   return (shardId, replicaId) => factory(shardId, replicaId, spec.args);
 }

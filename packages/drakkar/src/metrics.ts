@@ -111,6 +111,9 @@ export function renderMetrics(engine: Engine, events: HostEvents): string {
   one('forwards_dropped_total', 'counter', 'Forwarded proposals that could not be taken.', forwardsDropped);
   one('messages_refused_total', 'counter', 'Messages of hosts that may not speak for the replica.', messagesRefused);
   one('snapshots_failed_total', 'counter', 'Snapshots that could not be taken or sent.', snapshotsFailed);
+  for (const name of ['snapshotsAborted', 'snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk'] as const) {
+    one(`${snake(name)}_total`, 'counter', 'Of snapshots: see docs/state-machines.md.', engine.counters[name]);
+  }
   one('events_waiting', 'gauge', 'Events that wait for slow listeners.', events.waitingCount);
   one('events_dropped_total', 'counter', 'Events that no listener got: too many waited.', events.dropped);
   const stages = STAGES.flatMap((stage) => bucketsOf(stage, engine.stages[stage]));

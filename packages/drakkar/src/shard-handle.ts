@@ -5,6 +5,7 @@ import type { ProposeCallback } from './engine/pending-ring.ts';
 import { BARRIER } from './engine/replica.ts';
 import { DrakkarError } from './errors.ts';
 import type { Result } from './rsm/state-machine.ts';
+import type { ConfigChange } from './wire/config-change.ts';
 import type { EntryType, SessionFields } from './wire/entry.ts';
 
 /** A replica of this thread, or what stands for one of another thread. */
@@ -16,6 +17,8 @@ export interface ShardTarget {
   proposeSession(type: EntryType, session: SessionFields, command: Uint8Array, timeoutTicks: number): Promise<Result>;
   read(query: unknown, timeoutTicks: number): Promise<unknown>;
   staleRead(query: unknown): unknown;
+  /** Absent where the shard lives in another thread: its host there is asked as a whole. */
+  changeMembership?(change: ConfigChange, timeoutTicks: number): Promise<Result>;
   /** Absent where the shard lives in another thread: who looks on does so there. */
   readonly onlookers?: Onlookers;
 }
@@ -85,6 +88,16 @@ export class ShardHandle {
     return onlookers === undefined
       ? Promise.reject(notAcross('propose: onCommit'))
       : onlookers.noticed(onCommit, propose);
+  }
+
+  /** See `NodeHost.addReplica` and its sisters; `what` is the call's name. */
+  async changeMembership(what: string, change: ConfigChange, options: CallOptions): Promise<number> {
+    const { timeoutMs, signal } = options;
+    const call: CallOptions = {
+      ...(timeoutMs === undefined ? {} : { timeoutMs }),
+      ...(signal === undefined ? {} : { signal }),
+    };
+    return (await this.guarded(what, call, (ticks) => this.replica.changeMembership!(change, ticks))) as number;
   }
 
   /** See `NodeHost.read`. */

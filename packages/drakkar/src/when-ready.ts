@@ -1,28 +1,22 @@
 /** Waits until a replica of this thread can be asked and answers from all that was committed. Sends nothing but reads. */
 import type { CallOptions } from './config.ts';
 import type { Replica } from './engine/replica.ts';
-import type { Env } from './env/env.ts';
 import { DrakkarError } from './errors.ts';
 import type { ShardHandle } from './shard-handle.ts';
-import { within } from './within.ts';
+import { within, type Waiter } from './within.ts';
 
 /** Without a leader an abort is looked for this often. */
 const LEADER_LOOK_MS = 1000;
-
-export interface Waiter {
-  readonly env: Env;
-  readonly tickMs: number;
-  readonly timeoutMs: number;
-}
 
 /** See `NodeHost.whenReady`. */
 export async function whenReady(
   replica: Replica,
   handle: ShardHandle,
-  { env, tickMs, timeoutMs }: Waiter,
   options: CallOptions,
+  waiter: Waiter,
 ): Promise<void> {
   const { shardId } = replica;
+  const { env, tickMs, timeoutMs } = waiter;
   const deadline = env.clock.nowMs() + (options.timeoutMs ?? timeoutMs);
   for (;;) {
     if (replica.status !== 'running') throw replica.unavailable();
@@ -36,7 +30,7 @@ export async function whenReady(
     }
     try {
       // A linearizable read of nothing: answered only when both hold.
-      await within(env, handle.barrier(leftMs), options, timeoutMs, 'nothing was changed', 'not-applied');
+      await within(waiter, handle.barrier(leftMs), options, 'nothing was changed', 'not-applied');
       return;
     } catch (error) {
       if (!DrakkarError.is(error) || !error.retryable || error.code === 'ERR_ABORTED') throw error;

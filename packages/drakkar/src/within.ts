@@ -3,18 +3,25 @@ import type { CallOptions } from './config.ts';
 import type { Env } from './env/env.ts';
 import { DrakkarError, type Outcome } from './errors.ts';
 
+/** What a host knows of time. */
+export interface Waiter {
+  readonly env: Env;
+  readonly tickMs: number;
+  /** Of calls that name none. */
+  readonly timeoutMs: number;
+}
+
 /** `work` under the caller's deadline and signal; it goes on without them. */
 export function within<T>(
-  env: Env,
+  waiter: Waiter,
   work: Promise<T>,
   options: CallOptions,
-  defaultTimeoutMs: number,
   meanwhile: string,
   outcome: Outcome = 'unknown',
 ): Promise<T> {
-  const { signal, timeoutMs = defaultTimeoutMs } = options;
+  const { signal, timeoutMs = waiter.timeoutMs } = options;
   return new Promise((resolve, reject) => {
-    const timer = env.scheduler.after(timeoutMs, () => {
+    const timer = waiter.env.scheduler.after(timeoutMs, () => {
       reject(new DrakkarError('ERR_TIMEOUT', `not done within ${timeoutMs} ms; ${meanwhile}`, { outcome }));
     });
     const onAbort = (): void =>

@@ -22,6 +22,7 @@ test('a leader tells how far each member is, and a member that is away lags', as
       lagEntries: 0,
       inflightBlocks: 0,
       isActive: true,
+      isCaughtUp: false,
       hasRegressed: false,
     },
   );

@@ -95,7 +95,7 @@ export class TestCluster {
     this.engines = options.engines ?? (count === undefined ? undefined : () => count);
     this.machines = new MemoryMachines(options.seed ?? 1);
     for (let id = 1; id <= (options.hosts ?? 3); id++) this.machineOf.set(id, this.machines.add(`host${id}`));
-    const exports = { default: () => new Journal() };
+    const exports = { default: () => this.journal() };
     for (const machine of this.machineOf.values()) machine.modules.set(JOURNAL_MODULE, exports);
   }
 
@@ -139,13 +139,23 @@ export class TestCluster {
   async startReplica(
     id: number,
     shardId: number,
-    memberIds?: readonly number[],
+    memberIds?: readonly number[] | 'join',
     more: Partial<ReplicaOptions> = {},
   ): Promise<void> {
-    const members = memberIds === undefined ? {} : { members: this.members(...memberIds) };
+    const named = memberIds === 'join' ? memberIds : this.members(...(memberIds ?? []));
+    const members = memberIds === undefined ? {} : { members: named };
     const options = { shardId, replicaId: id, ...members, ...this.options.replica, ...more };
-    const machine = this.engines === undefined ? () => new Journal() : { module: JOURNAL_MODULE };
+    const machine = this.engines === undefined ? () => this.journal() : { module: JOURNAL_MODULE };
     await this.settle(this.hosts.get(id)!.startReplica(options, machine));
+  }
+
+  async startWitness(id: number, shardId: number): Promise<void> {
+    const options = { shardId, replicaId: id, ...this.options.replica, witness: true, members: 'join' } as const;
+    await this.settle(this.hosts.get(id)!.startReplica(options));
+  }
+
+  journal(): Journal {
+    return new Journal();
   }
 
   /** All hosts with one shard that lives on all of them, ready. */

@@ -1,6 +1,6 @@
 /**
- * Bugs planted into a copy of the sources: each must be caught, by a seed that the sources as they are pass. One that is not is a hole in the checks; one whose text is gone from
- * the sources is planted anew, never dropped.
+ * Bugs planted into a copy of the sources: each must be caught, by a seed that the sources as they are pass. One that is not is a hole in
+ * the checks; one whose text is gone from the sources is planted anew, never dropped.
  */
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,6 +11,7 @@ import { Pool, WorkerFailure } from './pool.ts';
 import type { Job } from './messages.ts';
 import { WORKER, endProgress, progress } from './report.ts';
 
+const HOME = fileURLToPath(new URL('../..', import.meta.url));
 const SEEDS_MAX = 1000;
 const CRASH_POINT_SEEDS_MAX = 3;
 /** A bug may make a run spin. */
@@ -30,6 +31,7 @@ interface Catch {
 
 export async function runPlanted({ only, from, json }: PlantedOptions): Promise<boolean> {
   const plants = PLANTS.filter(({ name }) => only === undefined || only.includes(name));
+  for (const plant of plants) sourceOf(plant, HOME);
   const root = mkdtempSync(join(tmpdir(), 'drakkar-planted-'));
   const caught: Catch[] = [];
   const baseline = new Baseline();
@@ -113,18 +115,18 @@ async function hunt(plant: Plant, dir: string, from: number, baseline: Baseline)
 }
 
 function copySources(dir: string): void {
-  const home = fileURLToPath(new URL('../..', import.meta.url));
-  for (const part of ['src', 'scripts', 'package.json']) cpSync(join(home, part), join(dir, part), { recursive: true });
+  for (const part of ['src', 'scripts', 'package.json']) cpSync(join(HOME, part), join(dir, part), { recursive: true });
 }
 
-/** Throws when the text stands there not exactly once. */
-export function apply({ name, file, from, to }: Plant, dir: string): void {
-  const path = join(dir, 'src', file);
-  const source = readFileSync(path, 'utf8');
+export function apply(plant: Plant, dir: string): void {
+  const planted = sourceOf(plant, dir).replace(plant.from, () => plant.to);
+  writeFileSync(join(dir, 'src', plant.file), planted);
+}
+
+/** The file that the plant changes. Throws when its text stands there not exactly once. */
+function sourceOf({ name, file, from }: Plant, dir: string): string {
+  const source = readFileSync(join(dir, 'src', file), 'utf8');
   const times = source.split(from).length - 1;
   if (times !== 1) throw new Error(`${name}: its text stands in ${file} ${times} times, not once`);
-  writeFileSync(
-    path,
-    source.replace(from, () => to),
-  );
+  return source;
 }

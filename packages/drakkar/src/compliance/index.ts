@@ -5,4 +5,9 @@
  */
 export { ComplianceError, type ComplianceCase } from './cases.ts';
 export { logDbCompliance, type CreateLogDb, type LogDbContext } from './logdb.ts';
+export {
+  stateMachineCompliance,
+  type StateMachineSuite,
+} from './state-machine.ts';
+export type { StateMachinePlace } from './machine-bench.ts';
 export { registryCompliance, type CreateRegistry } from './registry.ts';

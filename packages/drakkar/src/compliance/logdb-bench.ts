@@ -30,7 +30,8 @@ export interface BlockSpec {
   readonly payloadBytes?: number;
 }
 
-function frameOf(specs: readonly BlockSpec[]): Slab {
+/** A sealed frame with the blocks, `usedBytes` long. */
+export function frameOf(specs: readonly BlockSpec[]): Slab {
   const bytes = specs.reduce((sum, spec) => sum + 256 + (spec.count ?? 1) * (64 + (spec.payloadBytes ?? 16)), 64);
   const slab = new Slab((bytes + 3) & ~3);
   let word = FRAME_HEADER_WORDS;

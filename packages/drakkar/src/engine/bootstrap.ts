@@ -4,27 +4,32 @@
  */
 import { DrakkarError } from '../errors.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
-import { initialMembership, type Membership } from '../wire/membership.ts';
+import { UNKNOWN_MEMBERSHIP, initialMembership, type Membership } from '../wire/membership.ts';
 import type { RecoveredShard, ReplicaPin } from '../wal/logdb.ts';
 import { DEFAULT_MAX_INFLIGHT_BLOCKS, DEFAULT_MAX_INFLIGHT_BYTES, DEFAULT_MAX_SEND_BYTES } from '../raft/config.ts';
 import { Raft } from '../raft/raft.ts';
 import { Rsm } from '../rsm/rsm.ts';
+import { createWitnessMachine } from '../rsm/witness.ts';
 import { Snapshotter } from '../rsm/snapshotter.ts';
 import type { StateMachineFactory } from '../rsm/state-machine.ts';
 import { meansHost } from '../transport/target.ts';
 import type { HostIdentity } from '../transport/transport.ts';
 import type { Engine } from './engine.ts';
+import { connectMembers, removedError } from './membership.ts';
 import { Replica, type ReplicaSettings } from './replica.ts';
 import { ReplicaOutbox } from './replica-outbox.ts';
+import { restoreState } from './restore.ts';
 
 export interface ReplicaStart extends ReplicaSettings {
-  readonly members: Readonly<Record<number, string>> | undefined;
+  readonly members: Readonly<Record<number, string>> | 'join' | undefined;
   readonly heartbeatTicks: number;
   readonly preVote: boolean;
   readonly checkQuorum: boolean;
   readonly maxInMemoryLogBytes: number;
   readonly quiesce: boolean;
   readonly snapshotsDir: string;
+  /** Aborted when the host closes. */
+  readonly signal: AbortSignal;
 }
 
 /** What the log, or the caller at the first start, says of the shard. */
@@ -37,7 +42,7 @@ interface Origin {
 export async function startReplica(
   engine: Engine,
   start: ReplicaStart,
-  factory: StateMachineFactory,
+  factory: StateMachineFactory | undefined,
 ): Promise<Replica> {
   const origin = findOrigin(engine, start);
   const { known } = origin;
@@ -49,7 +54,7 @@ export async function startReplica(
   await snapshotter.processOrphans(snapshotIndex, origin.bootstrap);
   let stateMachine;
   try {
-    stateMachine = factory(start.shardId, start.replicaId);
+    stateMachine = factory === undefined ? createWitnessMachine() : factory(start.shardId, start.replicaId);
   } catch (cause) {
     throw new DrakkarError('ERR_STATE_MACHINE', `the factory of shard ${start.shardId} threw`, {
       cause,
@@ -57,16 +62,34 @@ export async function startReplica(
     });
   }
   const { shardId, replicaId } = start;
-  const rsm = new Rsm({ shardId, replicaId, stateMachine, membership: origin.initial });
-  if (snapshotIndex > 0) {
-    const image = await snapshotter.open(snapshotIndex);
-    await rsm.recoverImage(image.chunks, new AbortController().signal);
+  const dir = `${start.snapshotsDir}/${shardId}`;
+  const files = { fs: engine.env.fs, dir };
+  const rsm = new Rsm({ shardId, replicaId, stateMachine, membership: origin.initial, files });
+  let replica: Replica;
+  try {
+    await restoreState(rsm, snapshotter, known, start.signal);
+    if (start.signal.aborted) throw new DrakkarError('ERR_CLOSED', 'the host was closed');
+    replica = addReplica(engine, start, origin, rsm, snapshotter);
+  } catch (error) {
+    await rsm.close().catch((cause: unknown) => engine.env.logger.warn({ shardId, err: cause }, 'close failed'));
+    throw error;
   }
+  return replica;
+}
+
+function addReplica(
+  engine: Engine,
+  start: ReplicaStart,
+  { known, bootstrap }: Origin,
+  rsm: Rsm,
+  snapshotter: Snapshotter,
+): Replica {
+  const { shardId, replicaId } = start;
   if (engine.replicas.has(shardId))
     throw new DrakkarError('ERR_SHARD_EXISTS', `shard ${shardId} is running here already`);
   const pins: readonly ReplicaPin[] = (known?.state.pins ?? []).map((pin) => engine.interned.pin(pin));
-  const replica = new Replica(engine, start, rsm, snapshotter, origin.bootstrap, pins);
-  replica.snapshotIndex = snapshotIndex;
+  const replica = new Replica(engine, start, rsm, snapshotter, bootstrap, pins);
+  replica.snapshotIndex = known?.state.snapshotIndex ?? 0;
   replica.snapshotTerm = known?.state.snapshotTerm ?? 0;
   const outbox = new ReplicaOutbox(engine, replica);
   replica.raft = new Raft(
@@ -87,7 +110,8 @@ export async function startReplica(
     {
       term: known?.state.term ?? 0,
       vote: known?.state.vote ?? 0,
-      commitIndex: known?.commitIndex ?? 0,
+      // What an on-disk state machine has applied was committed.
+      commitIndex: Math.max(known?.commitIndex ?? 0, rsm.openIndex),
       appliedIndex: rsm.appliedIndex,
       compactedIndex: known?.state.compactedIndex ?? 0,
       compactedTerm: known?.state.compactedTerm ?? 0,
@@ -96,11 +120,7 @@ export async function startReplica(
     },
     outbox,
   );
-  replica.peers = replica.raft.slots.map((id) => {
-    const address = addressOf(rsm.membership, id);
-    return id === replicaId ? undefined : engine.transport.peer(address, shardId);
-  });
-  replica.verifiedSessions = replica.raft.slots.map(() => 0);
+  connectMembers(engine, replica);
   engine.addReplica(replica, outbox);
   // The first record makes the shard known to the log; later ones are only written when something changes.
   if (known === undefined) replica.raft.saveState();
@@ -118,26 +138,40 @@ function findOrigin(engine: Engine, start: ReplicaStart): Origin {
     // Begun anew, the replica would have forgotten its votes and acknowledgements.
     const { damage } = engine.log;
     if (damage !== undefined) throw new DrakkarError('ERR_LOG_CORRUPT', damage.message, { cause: damage });
-    if (start.members === undefined) {
-      throw new DrakkarError(
-        'ERR_SHARD_NOT_BOOTSTRAPPED',
-        `shard ${shardId} has never run in ${engine.dir}; name its initial members`,
-      );
-    }
-    const initial = initialMembership(Object.entries(start.members).map(([id, address]) => [Number(id), address]));
-    checkAddress(initial, start, engine.identity);
-    const { bytes, membership } = engine.interned.bootstrapOf(initial);
-    return { known: undefined, bootstrap: bytes, initial: membership };
+    return begin(engine, start);
   }
   if (known.failure !== undefined && known.state.replicaId === 0)
-    return { known, bootstrap: new Uint8Array(0), initial: initialMembership([]) };
+    return { known, bootstrap: new Uint8Array(0), initial: UNKNOWN_MEMBERSHIP };
+  const {
+    bytes: bootstrap,
+    initial,
+    hasJoined,
+    isWitness,
+    isRemoved,
+  } = engine.interned.bootstrap(known.state.bootstrap);
+  if (isRemoved) throw removedError(shardId, known.state.replicaId);
   if (known.state.replicaId !== replicaId) {
     throw new DrakkarError(
       'ERR_SHARD_MISMATCH',
       `${engine.dir} holds replica ${known.state.replicaId} of shard ${shardId}, not ${replicaId}; start that one`,
     );
   }
-  const { bytes: bootstrap, membership: initial } = engine.interned.bootstrap(known.state.bootstrap);
+  if (isWitness !== start.isWitness) {
+    throw new DrakkarError(
+      'ERR_SHARD_MISMATCH',
+      `replica ${replicaId} of shard ${shardId} is ${isWitness ? 'a witness' : 'no witness'} since its first start; say so again`,
+    );
+  }
+  if (start.members === 'join' || (start.members !== undefined && hasJoined)) {
+    if (start.members === 'join' && hasJoined) return { known, bootstrap, initial };
+    throw new DrakkarError(
+      'ERR_SHARD_MISMATCH',
+      hasJoined
+        ? `replica ${replicaId} of shard ${shardId} joined when the shard was running already; this is a restart: leave members out, or say 'join' again`
+        : `replica ${replicaId} of shard ${shardId} runs in ${engine.dir} since the shard began; this is a restart: leave members out, it has nothing to join`,
+    );
+  }
+  if (hasJoined) return { known, bootstrap, initial };
   if (start.members !== undefined) {
     const given = initialMembership(Object.entries(start.members).map(([id, address]) => [Number(id), address]));
     if (describe(given) !== describe(initial)) {
@@ -151,6 +185,28 @@ function findOrigin(engine: Engine, start: ReplicaStart): Origin {
   return { known, bootstrap, initial };
 }
 
+/** The very first start here: of a new shard, or of a replica that is added to a running one. */
+function begin(engine: Engine, start: ReplicaStart): Origin {
+  const { shardId, members, isWitness } = start;
+  if (members === undefined) {
+    throw new DrakkarError(
+      'ERR_SHARD_NOT_BOOTSTRAPPED',
+      `shard ${shardId} has never run in ${engine.dir}, so this is no restart: name its initial members if the shard is new, ` +
+        "or set members to 'join' if it runs already and this replica is to be added to it",
+    );
+  }
+  if (members === 'join') {
+    const record = { initial: UNKNOWN_MEMBERSHIP, hasJoined: true, isWitness, isRemoved: false };
+    const { bytes, initial } = engine.interned.bootstrapOf(record);
+    return { known: undefined, bootstrap: bytes, initial };
+  }
+  const initial = initialMembership(Object.entries(members).map(([id, address]) => [Number(id), address]));
+  checkAddress(initial, start, engine.identity);
+  const record = { initial, hasJoined: false, isWitness: false, isRemoved: false };
+  const shared = engine.interned.bootstrapOf(record);
+  return { known: undefined, bootstrap: shared.bytes, initial: shared.initial };
+}
+
 function checkAddress(membership: Membership, start: ReplicaStart, identity: HostIdentity): void {
   const address = membership.voters.get(start.replicaId);
   if (address !== undefined && meansHost(address, identity)) return;
@@ -161,10 +217,3 @@ function checkAddress(membership: Membership, start: ReplicaStart, identity: Hos
 }
 
 const describe = (membership: Membership): string => JSON.stringify(Object.fromEntries(membership.voters));
-
-function addressOf(membership: Membership, replicaId: number): string {
-  const address =
-    membership.voters.get(replicaId) ?? membership.nonVotings.get(replicaId) ?? membership.witnesses.get(replicaId);
-  if (address === undefined) throw new DrakkarError('ERR_INVARIANT', `replica ${replicaId} has no address`);
-  return address;
-}

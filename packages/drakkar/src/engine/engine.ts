@@ -61,7 +61,12 @@ export interface EngineCounters {
   forwardsDropped: number;
   messagesRefused: number;
   snapshotsFailed: number;
-  lateTicks: number;
+  /** Given up by their state machines. */
+  snapshotsAborted: number;
+  /** Of on-disk state machines: records without an image, images streamed from a store, images given up once they were taken over. */
+  snapshotsWithoutState: number;
+  imagesStreamed: number;
+  imagesShrunk: number;
   /** Times that a shard's writes stood still for an election timeout. */
   diskStalls: number;
   /** How often a replica fell silent, and why it woke. */
@@ -105,7 +110,10 @@ export class Engine implements LogSink {
     forwardsDropped: 0,
     messagesRefused: 0,
     snapshotsFailed: 0,
-    lateTicks: 0,
+    snapshotsAborted: 0,
+    snapshotsWithoutState: 0,
+    imagesStreamed: 0,
+    imagesShrunk: 0,
     diskStalls: 0,
     quiesced: 0,
     woken: { proposal: 0, read: 0, message: 0, operator: 0, 'host-lost': 0, 'host-back': 0 },
@@ -114,6 +122,12 @@ export class Engine implements LogSink {
   readonly replicas = new Map<number, Replica>();
   /** Shards that the log holds and that do not run: found at the opening, or stopped since. */
   readonly parked: Map<number, RecoveredShard>;
+  /** Removed replicas that are on their way out, by shard. */
+  readonly removals = new Map<number, Promise<void>>();
+  /** Hosts that are no member's and that are talked to all the same, each until a tick. */
+  readonly guests = new Map<string, number>();
+  /** All ways that were asked for and not given up. */
+  private readonly peersInUse = new Set<Peer>();
   /** What the next turn looks at. */
   private ready: Replica[] = [];
   private touched: Replica[] = [];
@@ -192,8 +206,48 @@ export class Engine implements LogSink {
     this.markReady(replica);
   }
 
+  /** The way to the engine of a host that the shard lives in, for as long as a member lives there or the host is a guest. */
+  peerAt(target: string, shardId: number): Peer {
+    const peer = this.transport.peer(target, shardId);
+    this.peersInUse.add(peer);
+    return peer;
+  }
+
+  /** Whoever was not heard of lately is no guest any more. */
+  checkGuests(): void {
+    if (this.guests.size === 0) return;
+    for (const [target, untilTick] of this.guests) if (untilTick <= this.tickCount) this.guests.delete(target);
+    this.releaseUnusedPeers();
+  }
+
+  /**
+   * Hosts that no member lives at any more are left alone. The way to engine 0 of a host stays as long as one to another of its engines: on
+   * it is told where they are.
+   */
+  releaseUnusedPeers(): void {
+    const used = new Set<Peer | undefined>();
+    const hosts = new Set<string | undefined>();
+    for (const { status, peers } of this.replicas.values()) {
+      if (status !== 'running') continue;
+      for (const peer of peers) {
+        used.add(peer);
+        hosts.add(peer?.address);
+      }
+    }
+    for (const peer of this.peersInUse) {
+      const { address, engine = 0 } = peer;
+      if (used.has(peer) || this.guests.has(address) || (engine === 0 && hosts.has(address))) continue;
+      this.peersInUse.delete(peer);
+      this.liveness.forget(peer);
+      this.outbound.forget(peer);
+      this.transport.release(peer);
+    }
+  }
+
   /** Waits until what the replica wrote is durable, then forgets it. Its part of the log stays. */
   async removeReplica(replica: Replica, error: DrakkarError): Promise<void> {
+    const leaving = this.removals.get(replica.shardId);
+    if (leaving !== undefined) return leaving;
     if (replica.status === 'running') {
       replica.status = 'stopped';
       quiesce.farewell(replica.raft);
@@ -201,7 +255,11 @@ export class Engine implements LogSink {
     replica.end(error);
     this.transfers.end(replica, error);
     this.leaderWaits.changed(replica);
-    if (this.failure === undefined) await this.whenDurable(replica, replica.raft.writeNumber);
+    // Of a failed one no write is counted any more.
+    const isCounted = replica.status !== 'failed' && this.failure === undefined;
+    if (isCounted) await this.whenDurable(replica, replica.raft.writeNumber);
+    // Its entries stay in memory while an update reads them.
+    await replica.rsm.gate.quiet();
     this.parked.set(replica.shardId, parkReplica(replica));
     this.replicas.delete(replica.shardId);
     await replica.rsm.close();
@@ -273,6 +331,7 @@ export class Engine implements LogSink {
       if (replica.status !== 'running') continue;
       try {
         if (replica.applyCommitted(deadline)) this.markReady(replica);
+        if (!replica.isRunning) continue; // it applied its own removal
         replica.gather(maySeal);
         if (!maySeal && !replica.openBlock.isEmpty) this.markReadyLater(replica);
       } catch (error) {
@@ -477,6 +536,7 @@ export class Engine implements LogSink {
 
   private peerUp(peer: Peer): void {
     this.events.emit('peerUp', { address: peer.address });
+    this.snapshots.peerUp(peer);
     this.forEachMemberAt(peer, (replica, replicaId) => {
       this.incarnations.meet(replica, replicaId, peer);
       replica.raft.reportUnreachable(replicaId);

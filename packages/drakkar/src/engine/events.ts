@@ -1,5 +1,6 @@
 /** What the engine tells the world: names and payloads of all events. The face gives them to listeners. */
 import type { DrakkarError } from '../errors.ts';
+import type { MembershipInfo } from './membership.ts';
 
 export interface ReplicaRef {
   readonly shardId: number;
@@ -29,6 +30,10 @@ export interface HostEventMap {
   replicaFailed: ReplicaRef & { readonly error: DrakkarError };
   /** A member is not listened to any more: it lost what it had promised (wiped or rolled-back disk). */
   memberRefused: ReplicaRef & { readonly memberId: number; readonly reason: string };
+  /** A change was applied here. */
+  membershipChanged: ReplicaRef & { readonly membership: MembershipInfo };
+  /** This host's replica was removed from its shard and has stopped. */
+  replicaRemoved: ReplicaRef;
   /** A snapshot of this replica is durable and recorded. */
   snapshotCreated: ReplicaRef & { readonly index: number };
   /** A copy for elsewhere was made and verified (`requestSnapshot` with `exportTo`). */
@@ -71,6 +76,8 @@ const NAMES: Record<keyof HostEventMap, true> = {
   replicaStopped: true,
   replicaFailed: true,
   memberRefused: true,
+  membershipChanged: true,
+  replicaRemoved: true,
   snapshotCreated: true,
   snapshotExported: true,
   snapshotSendStarted: true,

@@ -9,15 +9,18 @@ import { DrakkarError } from '../errors.ts';
 import { BlockRef } from '../wire/block-ref.ts';
 import {
   BLOCK_HEADER_WORDS,
+  BLOCK_HOLLOW,
   BLOCK_TRUNCATES,
   BlockHeader,
+  LASTING_FLAGS,
   blockLengthBytes,
   checkBlocks,
   copyWords,
   readBlockHeader,
+  skipInBlock,
   writeBlockHeader,
 } from '../wire/block.ts';
-import { EntryType, entryType, entryWords, skipEntries } from '../wire/entry.ts';
+import { EntryType, entryType, entryWords } from '../wire/entry.ts';
 import { FRAME_HEADER_BYTES, FRAME_HEADER_WORDS, FrameType, frameCount, frameType, sealFrame } from '../wire/frame.ts';
 import { MESSAGE_WORDS, Message, MessageType, checkMessages, readMessage } from '../wire/message.ts';
 import type { Slab } from '../wire/slab.ts';
@@ -25,6 +28,7 @@ import { BlockVerdict } from '../raft/raft.ts';
 import type { InboundSession } from '../transport/transport.ts';
 import type { Engine } from './engine.ts';
 import { UNSEALED_BYTES_MAX } from './limits.ts';
+import { answerForRemoved, hasNews, onRemoved, wrongRole } from './membership.ts';
 import type { Replica } from './replica.ts';
 
 /** An accepted block that waits for the end of its frame. */
@@ -39,7 +43,7 @@ interface Accepted {
 
 /** What a follower may ask its leader to propose. */
 function mayForward(type: number): boolean {
-  return type !== EntryType.Noop && type !== EntryType.ConfigChange;
+  return type !== EntryType.Noop;
 }
 
 export class Inbound {
@@ -71,7 +75,7 @@ export class Inbound {
         break;
       case FrameType.Forward:
         checkBlocks(slab.u32, start, end, count);
-        this.onForward(from, slab.u32, start, count);
+        this.onForward(from, slab, start, count);
         break;
       default:
         throw new DrakkarError('ERR_FRAME', `frame type ${frameType(slab.u32, word)} is not for a connection`);
@@ -83,7 +87,8 @@ export class Inbound {
     let word = (offset >>> 2) + FRAME_HEADER_WORDS;
     for (let left = count; left > 0; left--) {
       readBlockHeader(slab.u32, word, this.header);
-      if (this.header.flags !== 0) throw new DrakkarError('ERR_FRAME', 'a peer sent a block with a flag of the log');
+      if ((this.header.flags & ~LASTING_FLAGS) !== 0)
+        throw new DrakkarError('ERR_FRAME', 'a peer sent a block with a flag of the log');
       this.onBlock(from, slab, word);
       word += blockLengthBytes(slab.u32, word) >>> 2;
     }
@@ -102,11 +107,14 @@ export class Inbound {
       this.verbatim = false;
       return;
     }
-    if (!this.engine.incarnations.isFromMember(replica, header.senderId, from)) {
+    const hasNews = header.senderTerm >= replica.raft.term;
+    if (!this.engine.incarnations.isFromMember(replica, header.senderId, from, hasNews)) {
       this.verbatim = false;
       return;
     }
     try {
+      // Nothing could be applied of it.
+      if ((header.flags & BLOCK_HOLLOW) !== 0 && !replica.settings.isWitness) throw wrongRole(replica, 'witness');
       this.acceptBlock(replica, slab, word);
     } catch (error) {
       this.verbatim = false;
@@ -129,17 +137,26 @@ export class Inbound {
     const first = raft.acceptFrom;
     if (verdict === BlockVerdict.Suffix || raft.acceptTruncates) this.verbatim = false;
     if (first !== header.firstIndex) {
-      start = skipEntries(slab.u32, start, first - header.firstIndex);
+      start = skipInBlock(header.flags, slab.u32, start, first - header.firstIndex);
       prevTerm = header.term;
     }
     const truncates = raft.acceptTruncates;
-    const ref = new BlockRef(first, header.lastIndex - first + 1, header.term, prevTerm, slab, start, end);
+    const ref = new BlockRef(
+      first,
+      header.lastIndex - first + 1,
+      header.term,
+      prevTerm,
+      slab,
+      start,
+      end,
+      header.flags,
+    );
     slab.retain();
     raft.acceptBlock(ref, header);
     this.accepted.push({
       replica,
       ref,
-      flags: truncates ? BLOCK_TRUNCATES : 0,
+      flags: truncates ? header.flags | BLOCK_TRUNCATES : header.flags,
       commitIndex: header.commitIndex,
       senderId: header.senderId,
       senderTerm: header.senderTerm,
@@ -189,10 +206,19 @@ export class Inbound {
     for (; word < end; word += MESSAGE_WORDS) {
       readMessage(u32, word, message);
       const replica = this.engine.replicas.get(message.shardId);
-      if (replica === undefined || replica.status !== 'running' || message.to !== replica.replicaId) continue;
-      if (!this.engine.incarnations.isFromMember(replica, message.from, from)) continue;
+      if (replica === undefined) {
+        const parked = this.engine.parked.get(message.shardId);
+        if (parked !== undefined) answerForRemoved(this.engine, parked, message, from);
+        continue;
+      }
+      if (replica.status !== 'running' || message.to !== replica.replicaId) continue;
+      if (!this.engine.incarnations.isFromMember(replica, message.from, from, hasNews(replica, message))) continue;
       if (message.type === MessageType.Outdated) {
         if (!this.engine.incarnations.remembers(message)) this.engine.rolledBack(message.hint);
+        continue;
+      }
+      if (message.type === MessageType.Removed) {
+        onRemoved(this.engine, replica, message);
         continue;
       }
       try {
@@ -205,7 +231,8 @@ export class Inbound {
   }
 
   /** Proposals that a follower passes on: taken if this replica leads, else dropped; they are never passed on again. */
-  private onForward(from: InboundSession, u32: Uint32Array, word: number, count: number): void {
+  private onForward(from: InboundSession, slab: Slab, word: number, count: number): void {
+    const { u32 } = slab;
     for (let left = count; left > 0; left--) {
       readBlockHeader(u32, word, this.header);
       const blockEnd = word + (this.header.lengthBytes >>> 2);
@@ -216,11 +243,13 @@ export class Inbound {
         replica.raft.canPropose &&
         replica.heldOff === undefined &&
         replica.openBlock.pendingBytes + this.header.lengthBytes <= UNSEALED_BYTES_MAX &&
+        replica.raft.memberOf(this.header.senderId) !== undefined &&
         this.engine.incarnations.isFromMember(replica, this.header.senderId, from)
       ) {
         for (let w = word + BLOCK_HEADER_WORDS; w < blockEnd; w += entryWords(u32, w)) {
           const type = entryType(u32, w);
-          if (mayForward(type)) replica.openBlock.putCopy(u32, w);
+          if (type === EntryType.ConfigChange) replica.takeForwardedChange(slab.u8, u32, w);
+          else if (mayForward(type)) replica.openBlock.putCopy(u32, w);
           // Its sender led for a moment only: its first entry is of no use to anybody.
           else if (type !== EntryType.Noop) throw new DrakkarError('ERR_FRAME', 'a peer forwarded a reserved entry');
         }

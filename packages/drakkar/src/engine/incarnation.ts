@@ -13,6 +13,8 @@ import type { Random } from '../env/env.ts';
 import { EARLIER_STARTS_MAX } from '../wire/limits.ts';
 import { MessageType, type Message } from '../wire/message.ts';
 import type { Engine } from './engine.ts';
+import { GUEST_TICKS, STRANGERS_MAX } from './limits.ts';
+import { tellRemoved, type Stranger } from './membership.ts';
 import type { Replica } from './replica.ts';
 
 /** A start counter is the count of starts, and twenty random bits that tell two starts with the same count apart. */
@@ -38,13 +40,14 @@ export class Incarnations {
     this.engine = engine;
   }
 
-  /** Whether `session` comes from the host that `replicaId` lives at, in the incarnation that is pinned. */
-  isFromMember(replica: Replica, replicaId: number, session: InboundSession): boolean {
+  /**
+   * Whether `session` comes from the host that `replicaId` lives at, in the incarnation that is pinned. Not only members are listened to:
+   * who leads or asks for votes may have been added by a change that is not applied here yet (thesis §4.1). The removed never come
+   * back, but one may not know of it and lead rightly in the old membership, or hold what nobody else does (`hasNews`).
+   */
+  isFromMember(replica: Replica, replicaId: number, session: InboundSession, hasNews = false): boolean {
     const slot = replica.raft.slots.indexOf(replicaId);
-    if (slot < 0) {
-      this.engine.counters.messagesRefused++;
-      return false;
-    }
+    if (slot < 0) return this.isFromStranger(replica, replicaId, session, hasNews);
     const verified = replica.verifiedSessions[slot];
     if (verified === session.id) return true;
     if (verified === -session.id) {
@@ -52,6 +55,39 @@ export class Incarnations {
       return false;
     }
     return this.verify(replica, slot, replicaId, session);
+  }
+
+  /** Of a replica that is no member here, or not yet: whoever is heard of first is believed, until the membership says more. */
+  private isFromStranger(replica: Replica, replicaId: number, session: InboundSession, hasNews: boolean): boolean {
+    if (replica.membership.removed.has(replicaId) && !hasNews) {
+      this.engine.counters.messagesRefused++;
+      if (replicaId !== replica.replicaId) tellRemoved(this.engine, replica, replicaId, session);
+      return false;
+    }
+    return this.admitsStranger(replica, replicaId, session.identity);
+  }
+
+  admitsStranger(replica: Replica, replicaId: number, identity: HostIdentity): boolean {
+    const known = replica.strangers.get(replicaId);
+    const isSame =
+      known === undefined ||
+      (known.identity.directoryHigh === identity.directoryHigh &&
+        known.identity.directoryLow === identity.directoryLow &&
+        remembersStart(identity, known.identity.startCounter));
+    const hasRoom = known !== undefined || replica.strangers.size < STRANGERS_MAX;
+    if (!isSame || !hasRoom || replicaId === replica.replicaId) {
+      this.engine.counters.messagesRefused++;
+      return false;
+    }
+    const target = identity.raftAddress;
+    this.engine.guests.set(target, this.engine.tickCount + GUEST_TICKS);
+    if (known?.identity !== identity) replica.strangers.set(replicaId, { target, identity });
+    return true;
+  }
+
+  /** It has become a member. */
+  pinStranger(replica: Replica, replicaId: number, { identity }: Stranger): void {
+    if (!replica.pins.some((known) => known.replicaId === replicaId)) this.pin(replica, replicaId, identity);
   }
 
   private verify(replica: Replica, slot: number, replicaId: number, session: InboundSession): boolean {

@@ -3,30 +3,28 @@
  * never changed in place, so that sharing them is safe. Bounded: what finds no room is simply not shared.
  */
 import type { ReplicaPin } from '../wal/logdb.ts';
-import { decodeMembership, encodeMembership, type Membership } from '../wire/membership.ts';
+import { decodeBootstrap, encodeBootstrap, type Bootstrap } from './bootstrap-record.ts';
 
 const KEPT_MAX = 4096;
 
-export interface Bootstrap {
+export interface SharedBootstrap extends Bootstrap {
   readonly bytes: Uint8Array;
-  readonly membership: Membership;
 }
 
 export class Interned {
-  private readonly bootstraps = new Map<string, Bootstrap>();
+  private readonly bootstraps = new Map<string, SharedBootstrap>();
   private readonly pins = new Map<string, ReplicaPin>();
 
-  /** The bootstrap record of these first members. */
-  bootstrapOf(membership: Membership): Bootstrap {
-    return this.bootstrap(encodeMembership(membership));
+  bootstrapOf(record: Bootstrap): SharedBootstrap {
+    return this.bootstrap(encodeBootstrap(record));
   }
 
   /** A bootstrap record as it was written; throws `ERR_FRAME` when it is none. */
-  bootstrap(bytes: Uint8Array): Bootstrap {
+  bootstrap(bytes: Uint8Array): SharedBootstrap {
     const key = String.fromCharCode(...bytes.subarray(0, KEPT_MAX));
     let known = bytes.length > KEPT_MAX ? undefined : this.bootstraps.get(key);
     if (known === undefined) {
-      known = { bytes, membership: decodeMembership(bytes) };
+      known = { bytes, ...decodeBootstrap(bytes) };
       if (this.bootstraps.size < KEPT_MAX && bytes.length <= KEPT_MAX) this.bootstraps.set(key, known);
     }
     return known;

@@ -20,6 +20,14 @@ export const APPLY_BUDGET_MS = 4;
 export const READ_AHEAD_BYTES = 2 * 1024 * 1024;
 /** Wait before a follower that could not take a snapshot is offered one again. */
 export const SNAPSHOT_RETRY_MS = 1000;
+/** Replicas that one replica listens to and does not know as members yet. */
+export const STRANGERS_MAX = 30;
+/** Ticks that the way to a host stays open which is no member's and was heard of. */
+export const GUEST_TICKS = 1000;
+/** Ticks between two looks for hosts that nobody talks to any more. */
+export const GUEST_CHECK_TICKS = 100;
+/** Config changes of one shard that wait for a leader; one at a time is made. */
+export const OPEN_CHANGES_MAX = 16;
 /** Messages of one replica that wait for a write to become durable. */
 export const HELD_MESSAGES_MAX = 4096;
 /** Queries of one shard's log that run at the same time; more are refused with `ERR_SYSTEM_BUSY`. */

@@ -64,6 +64,12 @@ export class Liveness {
     else quiesce.hostLost(replica.raft, id, 0);
   }
 
+  /** The way to the host was given up. */
+  forget(peer: Peer): void {
+    this.links.delete(peer);
+    this.lastSession = undefined;
+  }
+
   /** A frame came. */
   heard(session: InboundSession): void {
     if (session !== this.lastSession) {

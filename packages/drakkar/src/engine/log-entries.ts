@@ -148,11 +148,11 @@ export async function readCommitted(
     let next: number;
     if (ref.slab !== undefined) next = copyEntries(ref.slab, wordOf(ref, ref.slab, index), index, last, ref.term, list);
     else {
-      const { place, term } = ref;
+      const { place, term, flags } = ref;
       invariant(place !== undefined, `committed entries from ${index} are neither in memory nor in the log`);
       const slab = await replica.engine.log.readFrame(place);
       try {
-        const word = locate(replica.shardId, slab, place.blockOffset, index, last);
+        const word = locate(replica.shardId, slab, place.blockOffset, index, last, flags);
         next = copyEntries(slab, word, index, last, term, list);
       } finally {
         slab.release();

@@ -4,8 +4,14 @@
  */
 import { DrakkarError, invariant } from '../errors.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
-import { BLOCK_HEADER_WORDS, blockCount, blockFirstIndex, blockIsSound, blockShardId } from '../wire/block.ts';
-import { skipEntries } from '../wire/entry.ts';
+import {
+  BLOCK_HEADER_WORDS,
+  blockCount,
+  blockFirstIndex,
+  blockIsSound,
+  blockShardId,
+  skipInBlock,
+} from '../wire/block.ts';
 import type { Slab } from '../wire/slab.ts';
 import type { LogDb } from '../wal/logdb.ts';
 import { READ_AHEAD_BYTES } from './limits.ts';
@@ -36,12 +42,12 @@ export async function fetchBlocks(log: LogDb, replica: Replica, fromIndex: numbe
 /** Points `ref` at its entries in the frame that `slab` holds from its start. */
 function attach(shardId: number, ref: BlockRef, slab: Slab, blockOffset: number): void {
   try {
-    ref.entriesWord = locate(shardId, slab, blockOffset, ref.firstIndex, ref.lastIndex);
+    ref.entriesWord = locate(shardId, slab, blockOffset, ref.firstIndex, ref.lastIndex, ref.flags);
   } catch (error) {
     slab.release();
     throw error;
   }
-  ref.entriesEndWord = skipEntries(slab.u32, ref.entriesWord, ref.count);
+  ref.entriesEndWord = skipInBlock(ref.flags, slab.u32, ref.entriesWord, ref.count);
   ref.slab = slab;
 }
 
@@ -52,6 +58,7 @@ export function locate(
   blockOffset: number,
   firstIndex: number,
   lastIndex: number,
+  flags: number,
 ): number {
   const word = blockOffset >>> 2;
   const { u32 } = slab;
@@ -63,5 +70,5 @@ export function locate(
   if (!found) {
     throw new DrakkarError('ERR_LOG_CORRUPT', `the log holds something else where entries from ${firstIndex} were`);
   }
-  return skipEntries(u32, word + BLOCK_HEADER_WORDS, firstIndex - blockFirstIndex(u32, word));
+  return skipInBlock(flags, u32, word + BLOCK_HEADER_WORDS, firstIndex - blockFirstIndex(u32, word));
 }

@@ -57,7 +57,7 @@ export class Outbound {
   private readonly log: LogDb;
   private readonly sets = new Map<string, AddresseeSet>();
   private readonly touchedSets: AddresseeSet[] = [];
-  private readonly queues: PeerQueue[] = [];
+  private readonly queues: (PeerQueue | undefined)[] = [];
   private readonly touchedQueues: PeerQueue[] = [];
   /** Called when a peer did not take a frame: what it held is lost. */
   private readonly onLost: (peer: Peer) => void;
@@ -79,6 +79,12 @@ export class Outbound {
       this.sets.set(key, set);
     }
     return set;
+  }
+
+  /** Nothing is sent to `peer` any more. */
+  forget(peer: Peer): void {
+    this.queues[peer.index] = undefined;
+    for (const [key, set] of this.sets) if (set.peers.includes(peer)) this.sets.delete(key);
   }
 
   /** Takes a sealed block of the leader; `ref` learns where its bytes are when the turn ends. */
@@ -110,7 +116,7 @@ export class Outbound {
   }
 
   /** A block without entries. */
-  addProbe(peer: Peer, header: BlockHeader): void {
+  addEmpty(peer: Peer, header: BlockHeader): void {
     this.addBytes(peer, header, EMPTY_WORDS, 0, 0);
   }
 

@@ -103,6 +103,7 @@ export class PendingRing {
     this.add(BATCH, batch, position, deadlineTick);
   }
 
+  /** After `hasRoom` said so: the shared slot of empty rings is never written to. */
   private add(kind: number, taker: unknown, cookie: number, deadlineTick: number): void {
     const slot = this.tail & this.mask;
     this.kinds[slot] = kind;

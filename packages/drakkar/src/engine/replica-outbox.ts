@@ -1,7 +1,7 @@
 /** Carries out what a replica's protocol core decides: encodes messages for peers, queues records for the log, tells callers. */
 import { DrakkarError } from '../errors.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
-import { BlockHeader } from '../wire/block.ts';
+import { BLOCK_HOLLOW, BlockHeader } from '../wire/block.ts';
 import { EntryType } from '../wire/entry.ts';
 import { Message } from '../wire/message.ts';
 import type { WakeCause } from '../raft/quiesce.ts';
@@ -54,7 +54,8 @@ export class ReplicaOutbox implements Outbox {
     const { raft } = this.replica;
     const peer = this.replica.peers[slot];
     if (peer === undefined) return true;
-    if (ref.slab === undefined) {
+    const isHollow = raft.members[slot].isWitness && !ref.isConfigChange;
+    if (ref.slab === undefined && !isHollow) {
       this.engine.fetch(this.replica, ref.firstIndex + skip);
       return false;
     }
@@ -66,8 +67,11 @@ export class ReplicaOutbox implements Outbox {
     header.commitIndex = raft.commitIndex;
     header.senderId = this.replica.replicaId;
     header.senderTerm = raft.term;
-    header.flags = 0;
-    this.engine.outbound.addCatchUp(peer, header, ref, skip);
+    header.flags = ref.flags;
+    if (isHollow) {
+      header.flags |= BLOCK_HOLLOW;
+      this.engine.outbound.addEmpty(peer, header);
+    } else this.engine.outbound.addCatchUp(peer, header, ref, skip);
     this.engine.scheduleTurn();
     return true;
   }
@@ -85,7 +89,7 @@ export class ReplicaOutbox implements Outbox {
     header.senderId = this.replica.replicaId;
     header.senderTerm = raft.term;
     header.flags = 0;
-    this.engine.outbound.addProbe(peer, header);
+    this.engine.outbound.addEmpty(peer, header);
     this.engine.scheduleTurn();
   }
 
@@ -152,6 +156,10 @@ export class ReplicaOutbox implements Outbox {
   transferEnded(targetId: number, outcome: TransferOutcome): void {
     this.engine.transfers.ended(this.replica, targetId, outcome);
     this.engine.markReady(this.replica);
+  }
+
+  promote(replicaId: number): void {
+    this.replica.changes.promote(replicaId);
   }
 
   memberRegressed(replicaId: number): void {

@@ -5,7 +5,16 @@
 import { DrakkarError, invariant } from '../errors.ts';
 import { BlockRef } from '../wire/block-ref.ts';
 import { BLOCK_HEADER_WORDS, BlockHeader, writeBlockHeader } from '../wire/block.ts';
-import { EntryType, skipEntries, type SessionFields } from '../wire/entry.ts';
+import { decodeConfigChange, type ConfigChange } from '../wire/config-change.ts';
+import {
+  ENTRY_HEADER_WORDS,
+  EntryType,
+  keyNonce,
+  keySequence,
+  payloadLengthBytes,
+  skipEntries,
+  type SessionFields,
+} from '../wire/entry.ts';
 import { FrameType } from '../wire/frame.ts';
 import type { Membership } from '../wire/membership.ts';
 import type { Message } from '../wire/message.ts';
@@ -17,9 +26,12 @@ import type { Snapshotter } from '../rsm/snapshotter.ts';
 import type { Result } from '../rsm/state-machine.ts';
 import type { ReplicaPin } from '../wal/logdb.ts';
 import type { Peer } from '../transport/transport.ts';
+import { applyToDisk } from './disk-apply.ts';
 import type { Engine } from './engine.ts';
 import { HELD_MESSAGES_MAX, UNSEALED_BYTES_MAX } from './limits.ts';
+import { followMembership, notMember, showItself, type Stranger } from './membership.ts';
 import { OpenBlock, type BlockBuffer, forEachOwnEntry } from './open-block.ts';
+import { OpenChanges } from './open-changes.ts';
 import type { AddresseeSet } from './outbound.ts';
 import { PendingReads } from './pending-reads.ts';
 import { StageSample } from './stages.ts';
@@ -36,6 +48,8 @@ export interface ReplicaSettings {
   readonly compactionOverhead: number;
   readonly electionTicks: number;
   readonly maxPayloadBytes: number;
+  /** It has no state machine. */
+  readonly isWitness: boolean;
 }
 
 /** A message that waits for a write of its shard to become durable (fault F12). */
@@ -71,6 +85,8 @@ export class Replica implements ApplySink {
   readonly snapshotter: Snapshotter;
   status: ReplicaStatus = 'running';
   failure: DrakkarError | undefined;
+  /** Set when it stopped because it is no member any more. */
+  removal: DrakkarError | undefined;
 
   /** Part of the key of every entry proposed here; new at every start. */
   readonly nonce: number;
@@ -78,6 +94,7 @@ export class Replica implements ApplySink {
   readonly pending = new PendingRing();
   readonly reads = new PendingReads();
   private readonly sample = new StageSample();
+  readonly changes: OpenChanges;
   readonly held: HeldMessage[] = [];
   readonly onlookers = new Onlookers(this);
 
@@ -98,6 +115,8 @@ export class Replica implements ApplySink {
   sets: Map<number, AddresseeSet> | undefined;
   /** By slot: the inbound session whose incarnation was checked against the pin; negative when it was refused. */
   verifiedSessions: number[] = [];
+  /** Who was heard of and is no member here. */
+  readonly strangers = new Map<number, Stranger>();
 
   /** Newest snapshot that is durable and recorded. */
   snapshotIndex = 0;
@@ -132,6 +151,7 @@ export class Replica implements ApplySink {
     this.bootstrap = bootstrap;
     this.pins = [...pins];
     this.nonce = engine.env.random.u32() || 1;
+    this.changes = new OpenChanges(this);
   }
 
   /** Ends with the replica. Made for the few that ask, which shards without a snapshot never do. */
@@ -145,6 +165,10 @@ export class Replica implements ApplySink {
     return this.rsm.membership;
   }
 
+  get isRunning(): boolean {
+    return this.status === 'running';
+  }
+
   // Ways in.
 
   /** The reason why nothing can be proposed right now: `count` commands of `totalBytes`, the largest of `bytes`. */
@@ -154,6 +178,8 @@ export class Replica implements ApplySink {
     if (bytes > maxPayloadBytes) {
       return new DrakkarError('ERR_PAYLOAD_TOO_BIG', `a command of ${bytes} bytes exceeds ${maxPayloadBytes}`);
     }
+    if (this.settings.isWitness) return this.isWitnessOnly();
+    if (this.raft.selfSlot < 0) return notMember(this);
     if (this.engine.log.isFull) return diskFullError(this);
     if (this.raft.leaderId === 0) {
       return new DrakkarError('ERR_NO_LEADER', `shard ${this.shardId} has no leader at the moment; try again`);
@@ -163,11 +189,19 @@ export class Replica implements ApplySink {
     return this.heldOff;
   }
 
+  isWitnessOnly(): DrakkarError {
+    return new DrakkarError(
+      'ERR_WITNESS',
+      `the replica of shard ${this.shardId} on this host is a witness and has no state machine; ask another host`,
+    );
+  }
+
   private busy(why: string): DrakkarError {
     return busyError(this.shardId, why);
   }
 
   unavailable(): DrakkarError {
+    if (this.removal !== undefined) return this.removal;
     if (this.failure !== undefined) {
       return new DrakkarError(
         'ERR_SHARD_FAILED',
@@ -234,8 +268,28 @@ export class Replica implements ApplySink {
     return promise;
   }
 
+  /** Answered with the index that identifies the new membership, once it is applied here. */
+  changeMembership(change: ConfigChange, timeoutTicks: number): Promise<Result> {
+    const refusal = this.refusal(0, 1) ?? this.changes.refusal(change);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    const sequence = this.pending.nextSequence;
+    const promise = new Promise<Result>(capture);
+    this.pending.addPromise(capturedResolve, capturedReject, this.engine.tickCount + timeoutTicks);
+    this.changes.add({ change, sequence, nonce: this.nonce });
+    return promise;
+  }
+
+  takeForwardedChange(u8: Uint8Array, u32: Uint32Array, word: number): void {
+    const at = (word + ENTRY_HEADER_WORDS) << 2;
+    const change = decodeConfigChange(u8.subarray(at, at + payloadLengthBytes(u32, word)));
+    this.changes.add({ change, sequence: keySequence(u32, word), nonce: keyNonce(u32, word) });
+  }
+
   read(query: unknown, timeoutTicks: number): Promise<unknown> {
     if (this.status !== 'running') return Promise.reject(this.unavailable());
+    if (this.settings.isWitness && query !== BARRIER) return Promise.reject(this.isWitnessOnly());
+    const stranger = notMember(this);
+    if (stranger !== undefined) return Promise.reject(stranger);
     if (!this.reads.hasRoom) return Promise.reject(this.busy('too many reads wait for their answers'));
     const promise = new Promise<unknown>(capture);
     this.reads.add(query, capturedResolve, capturedReject, this.engine.tickCount + timeoutTicks);
@@ -246,6 +300,7 @@ export class Replica implements ApplySink {
   /** This replica's state as it is now. */
   staleRead(query: unknown): unknown {
     if (this.status !== 'running') throw this.unavailable();
+    if (this.settings.isWitness) throw this.isWitnessOnly();
     if (this.isRestoring) {
       throw new DrakkarError('ERR_SHARD_NOT_READY', `shard ${this.shardId} is installing a snapshot; try again`);
     }
@@ -264,6 +319,7 @@ export class Replica implements ApplySink {
         if (raft.canPropose) this.sealBlocks();
       } else this.passOn();
     }
+    if (!this.changes.isEmpty && maySeal) this.changes.go();
     if (this.reads.hasOpen) this.askReads();
     raft.flushReads();
     this.heldOff = reasonToRefuse(this);
@@ -277,29 +333,32 @@ export class Replica implements ApplySink {
   }
 
   private sealBlocks(): void {
-    for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take()) {
-      const { raft } = this;
-      const { log } = raft;
-      sealing.lengthBytes = block.lengthBytes;
-      sealing.count = block.count;
-      sealing.shardId = this.shardId;
-      sealing.term = raft.term;
-      sealing.senderTerm = raft.term;
-      sealing.prevTerm = log.lastTerm;
-      sealing.firstIndex = log.lastIndex + 1;
-      sealing.commitIndex = raft.commitIndex;
-      sealing.senderId = this.replicaId;
-      sealing.flags = 0;
-      writeBlockHeader(block.u32, 0, sealing);
-      // Its place in a slab follows when the turn's frames are built; until then only its size is right.
-      const words = block.endWord - BLOCK_HEADER_WORDS;
-      const ref = new BlockRef(sealing.firstIndex, block.count, raft.term, sealing.prevTerm, undefined, 0, words);
-      const mask = raft.appendOwn(ref);
-      this.engine.outbound.addBlock(this.addresseeSet(mask), block, ref, this);
-      this.sentBlock = true;
-      this.sample.sealed(sealing.firstIndex, raft.term, this.engine.turnMs);
-      traceProposal(this, ref);
-    }
+    for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take()) this.seal(block, 0);
+  }
+
+  /** Appends the block to the own log and sends it. `flags`: of `LASTING_FLAGS`. */
+  seal(block: BlockBuffer, flags: number): void {
+    const { raft } = this;
+    const { log } = raft;
+    sealing.lengthBytes = block.lengthBytes;
+    sealing.count = block.count;
+    sealing.shardId = this.shardId;
+    sealing.term = raft.term;
+    sealing.senderTerm = raft.term;
+    sealing.prevTerm = log.lastTerm;
+    sealing.firstIndex = log.lastIndex + 1;
+    sealing.commitIndex = raft.commitIndex;
+    sealing.senderId = this.replicaId;
+    sealing.flags = flags;
+    writeBlockHeader(block.u32, 0, sealing);
+    // Its place in a slab follows when the turn's frames are built; until then only its size is right.
+    const words = block.endWord - BLOCK_HEADER_WORDS;
+    const ref = new BlockRef(sealing.firstIndex, block.count, raft.term, sealing.prevTerm, undefined, 0, words, flags);
+    const mask = raft.appendOwn(ref);
+    this.engine.outbound.addBlock(this.addresseeSet(mask), block, ref, this);
+    this.sentBlock = true;
+    this.sample.sealed(sealing.firstIndex, raft.term, this.engine.turnMs);
+    traceProposal(this, ref);
   }
 
   recycleBlock(block: BlockBuffer): void {
@@ -338,7 +397,7 @@ export class Replica implements ApplySink {
   }
 
   /** Passes proposals on to the leader at `peer`; false when they did not leave. */
-  private forward(peer: Peer, block: BlockBuffer): boolean {
+  forward(peer: Peer, block: BlockBuffer): boolean {
     sealing.lengthBytes = block.lengthBytes;
     sealing.count = block.count;
     sealing.shardId = this.shardId;
@@ -367,7 +426,10 @@ export class Replica implements ApplySink {
   }
 
   peerOf(replicaId: number): Peer | undefined {
-    return this.peers[this.raft.slots.indexOf(replicaId)];
+    const slot = this.raft.slots.indexOf(replicaId);
+    if (slot >= 0) return this.peers[slot];
+    const stranger = this.strangers.get(replicaId);
+    return stranger === undefined ? undefined : this.engine.peerAt(stranger.target, this.shardId);
   }
 
   // Applying.
@@ -382,18 +444,23 @@ export class Replica implements ApplySink {
     if (this.isRestoring || rsm.busy) return false;
     this.sample.look(raft, this.pending, engine.turnMs, engine.stages);
     const before = raft.appliedIndex;
-    while (raft.appliedIndex < raft.applyLimit) {
+    if (rsm.isOnDisk) return applyToDisk(this, deadlineMs);
+    while (raft.appliedIndex < raft.applyLimit && this.status === 'running') {
       const from = raft.appliedIndex + 1;
       const ref = raft.log.blockAt(from);
       invariant(ref !== undefined, `shard ${this.shardId}: entry ${from} is committed and not in the log`);
+      const to = Math.min(ref.lastIndex, raft.applyLimit);
       const { slab } = ref;
-      if (slab === undefined) {
+      if (ref.isHollow) rsm.skip(to, ref.term);
+      else if (slab === undefined) {
         engine.fetch(this, from);
         break;
+      } else {
+        const word = skipEntries(slab.u32, ref.entriesWord, from - ref.firstIndex);
+        rsm.apply(slab.u8, slab.u32, word, from, to - from + 1, ref.term, this);
       }
-      const to = Math.min(ref.lastIndex, raft.applyLimit);
-      const word = skipEntries(slab.u32, ref.entriesWord, from - ref.firstIndex);
-      rsm.apply(slab.u8, slab.u32, word, from, to - from + 1, ref.term, this);
+      // Before what it waited for to be applied: a leader that hands over may wait for it.
+      if (rsm.membership !== raft.membership) followMembership(this.engine, this);
       raft.applied(to);
       if (raft.appliedIndex < raft.applyLimit && engine.env.clock.nowMs() > deadlineMs) {
         this.afterApply(before);
@@ -404,7 +471,8 @@ export class Replica implements ApplySink {
     return false;
   }
 
-  private afterApply(before: number): void {
+  afterApply(before: number): void {
+    if (this.status !== 'running') return;
     const { raft, engine } = this;
     this.sample.applied(raft, this.pending, engine.env.clock, engine.stages);
     traceApply(this, before);
@@ -430,13 +498,14 @@ export class Replica implements ApplySink {
   /** From the state machine, for each entry that was proposed here. */
   applied(sequence: number, _index: number, status: ApplyStatus, result: Result): void {
     if (status === ApplyStatus.Ok) this.pending.complete(sequence, result);
-    else this.pending.fail(sequence, errorOfStatus(status, this.shardId));
+    else this.pending.fail(sequence, errorOfStatus(status, this.shardId, result));
   }
 
   // Time and ends.
 
   tick(tickCount: number): void {
     this.raft.tick();
+    if (!this.raft.mayLead && tickCount % this.settings.electionTicks === 0) showItself(this.engine, this);
     if (this.raft.stallTicks === this.settings.electionTicks) onStall(this);
     this.heldOff = reasonToRefuse(this);
     if (this.pending.mayExpire(tickCount)) this.pending.expire(tickCount, () => this.timeoutError());
@@ -449,7 +518,7 @@ export class Replica implements ApplySink {
 
   /** The proposals in blocks that a newer leader's entries replaced may still be committed by a third one. */
   failTruncated(ref: BlockRef, fromIndex: number): void {
-    if (ref.slab === undefined || this.pending.count === 0) return;
+    if (ref.slab === undefined || ref.isHollow || this.pending.count === 0) return;
     const skip = Math.max(0, fromIndex - ref.firstIndex);
     const error = new DrakkarError(
       'ERR_DROPPED',
@@ -481,6 +550,7 @@ export class Replica implements ApplySink {
   end(error: DrakkarError): void {
     const unsealed = new DrakkarError(error.code, error.message, { cause: error.cause, outcome: 'not-applied' });
     this.failUnsealed(unsealed);
+    this.changes.clear();
     this.pending.failAll(error);
     this.reads.failAll(unsealed);
     this.held.length = 0;

@@ -9,7 +9,7 @@ export function reroute(engine: Engine, address: string, shardIds: readonly numb
     if (replica === undefined || replica.status !== 'running') continue;
     for (const [slot, old] of replica.peers.entries()) {
       if (old?.address !== address) continue;
-      const peer = engine.transport.peer(address, shardId);
+      const peer = engine.peerAt(address, shardId);
       if (peer !== old) change(engine, replica, slot, peer);
     }
   }

@@ -3,16 +3,35 @@
  * whole safety: image durable, then its record, only then older entries and images go (fault F14).
  */
 import { DrakkarError, diskErrorOf } from '../errors.ts';
+import { capture, imageWithoutState, readImage, sync, type Capture } from '../rsm/captures.ts';
 import { meansHost } from '../transport/target.ts';
-import type { HostIdentity, SnapshotHeader } from '../transport/transport.ts';
+import { SIZE_UNKNOWN, type HostIdentity, type Peer, type SnapshotHeader } from '../transport/transport.ts';
+import { isKnown, type Membership } from '../wire/membership.ts';
+import { imageForWitness } from '../rsm/witness.ts';
 import type { Engine } from './engine.ts';
 import { SNAPSHOT_RETRY_MS } from './limits.ts';
+import { connectMembers, followMembership, notMember } from './membership.ts';
 import type { Replica } from './replica.ts';
+
+interface Streamable extends Capture {
+  readonly imageBytes: number;
+}
+
+/** A stream under way. */
+interface Sending {
+  readonly term: number;
+  readonly peer: Peer;
+  /** Start of the host that it began to go to, if that was known. */
+  readonly startCounter: number | undefined;
+  readonly aborting: AbortController;
+}
 
 export class Snapshots {
   private readonly engine: Engine;
+  /** On-disk state machines are asked for one image at a time. */
+  private readonly streaming = new Set<Replica>();
   /** Streams under way, by shard and target, so that the core's repeated wish starts only one. */
-  private readonly sending = new Set<string>();
+  private readonly sending = new Map<string, Sending>();
 
   constructor(engine: Engine) {
     this.engine = engine;
@@ -25,7 +44,8 @@ export class Snapshots {
   /** After an apply: starts an automatic snapshot when enough entries came since the last. */
   considerSnapshot(replica: Replica): void {
     const { snapshotEntries } = replica.settings;
-    if (snapshotEntries === 0 || replica.isSnapshotting || replica.isRestoring) return;
+    if (snapshotEntries === 0 || replica.isSnapshotting || replica.isRestoring || replica.rsm.isReplaying) return;
+    if (!isKnown(replica.membership)) return; // an image says who belongs to the shard
     const { appliedIndex } = replica.raft;
     if (appliedIndex - replica.snapshotIndex < snapshotEntries || appliedIndex < replica.snapshotNotBefore) return;
     this.take(replica).catch((error: unknown) => this.reportFailure(replica, error));
@@ -37,20 +57,51 @@ export class Snapshots {
     if (replica.isSnapshotting || replica.isRestoring || replica.rsm.busy) {
       throw new DrakkarError('ERR_SYSTEM_BUSY', `a snapshot of shard ${replica.shardId} is under way; try again later`);
     }
-    const index = replica.rsm.appliedIndex;
-    const term = replica.rsm.appliedTerm;
-    if (index === replica.snapshotIndex) return index;
+    if (!isKnown(replica.membership)) throw notMember(replica) ?? replica.unavailable();
     replica.isSnapshotting = true;
     try {
-      await replica.snapshotter.save(index, replica.rsm.saveImage(replica.stopSignal));
-      if (replica.status !== 'running') throw replica.unavailable();
-      await this.record(replica, index, term);
+      if (replica.rsm.isOnDisk) return await this.takeWithoutState(replica);
+      if (replica.rsm.appliedIndex === replica.snapshotIndex) return replica.snapshotIndex;
+      const image = capture(replica.rsm, replica.stopSignal);
+      const { index, term } = image;
+      try {
+        await replica.snapshotter.save(index, image.chunks);
+        if (replica.status !== 'running') throw replica.unavailable();
+        await this.record(replica, index, term);
+      } finally {
+        await image.release();
+      }
+      return index;
+    } catch (error) {
+      this.failOn(replica, error);
+      throw error;
     } finally {
-      replica.rsm.busy = false; // also when not one chunk was taken
       replica.isSnapshotting = false;
       this.engine.markReady(replica); // applying goes on
     }
-    this.engine.events.emit('snapshotCreated', { shardId: replica.shardId, replicaId: replica.replicaId, index });
+  }
+
+  /** On-disk: what is stored is made durable and recorded, with no image; then the log may go (fault F15). */
+  private async takeWithoutState(replica: Replica): Promise<number> {
+    const { rsm, shardId } = replica;
+    const release = await rsm.gate.hold();
+    let index: number;
+    let term: number;
+    try {
+      if (replica.status !== 'running') throw replica.unavailable();
+      index = rsm.appliedIndex;
+      term = rsm.appliedTerm;
+      if (index <= replica.snapshotIndex || rsm.isReplaying) return replica.snapshotIndex;
+      await rsm.storeIndex();
+      await sync(rsm);
+    } finally {
+      release();
+      this.engine.markReady(replica);
+    }
+    await replica.snapshotter.save(index, imageWithoutState({ shardId, index, term }, rsm.membership));
+    if (replica.status !== 'running') throw replica.unavailable();
+    this.engine.counters.snapshotsWithoutState++;
+    await this.record(replica, index, term);
     return index;
   }
 
@@ -71,6 +122,7 @@ export class Snapshots {
       });
     }
     await this.retain(replica, index);
+    this.engine.events.emit('snapshotCreated', { shardId: replica.shardId, replicaId: replica.replicaId, index });
   }
 
   /** Older images go, but for the one before. */
@@ -80,14 +132,16 @@ export class Snapshots {
       this.engine.events.emit('snapshotCompacted', { shardId, replicaId, index });
   }
 
+  /** A state machine that throws is not trusted any more. */
+  private failOn(replica: Replica, error: unknown): void {
+    if (DrakkarError.is(error, 'ERR_STATE_MACHINE')) this.engine.failReplica(replica, error);
+  }
+
   /** A failed snapshot loses nothing: the log behind it is still whole. */
   private reportFailure(replica: Replica, error: unknown): void {
     if (replica.status !== 'running') return;
-    if (DrakkarError.is(error, 'ERR_STATE_MACHINE')) {
-      this.engine.failReplica(replica, error);
-      return;
-    }
-    this.engine.counters.snapshotsFailed++;
+    if (DrakkarError.is(error, 'ERR_ABORTED')) this.engine.counters.snapshotsAborted++;
+    else this.engine.counters.snapshotsFailed++;
     this.engine.env.logger.warn({ shardId: replica.shardId, err: error }, 'snapshot failed');
     // Not again at the next entry: half of the interval later.
     const { snapshotEntries } = replica.settings;
@@ -99,28 +153,41 @@ export class Snapshots {
     const to = replica.raft.slots[slot];
     const peer = replica.peers[slot];
     const key = `${replica.shardId}/${to}`;
-    if (peer === undefined || this.sending.has(key)) return;
-    this.sending.add(key);
-    const index = replica.snapshotIndex;
+    if (peer === undefined) return;
     // Of this moment, in which this replica leads: whoever reads the offer follows it in that term.
     const { term } = replica.raft;
-    const indexTerm = replica.snapshotTerm;
+    const known = this.sending.get(key);
+    if (known !== undefined) {
+      // What was offered in another term will not be taken; its end asks anew.
+      if (known.term !== term) known.aborting.abort();
+      return;
+    }
+    const aborting = new AbortController();
+    this.sending.set(key, { term, peer, startCounter: peer.identity?.startCounter, aborting });
+    let index = replica.snapshotIndex;
     const sent = { shardId: replica.shardId, replicaId: replica.replicaId, to, index };
     this.engine.events.emit('snapshotSendStarted', sent);
     const run = async (): Promise<void> => {
-      const image = await replica.snapshotter.open(index);
       const { shardId, replicaId: from } = replica;
-      const header: SnapshotHeader = { shardId, from, to, term, index, indexTerm, imageBytes: image.sizeBytes };
-      const signal = replica.stopSignal;
-      await this.engine.transport.sendSnapshot(peer.address, header, image.chunks, signal);
+      const signal = AbortSignal.any([replica.stopSignal, aborting.signal]);
+      const image = await this.imageFor(replica, to);
+      index = image.index;
+      const { imageBytes } = image;
+      const header: SnapshotHeader = { shardId, from, to, term, index, indexTerm: image.term, imageBytes };
+      try {
+        await this.engine.transport.sendSnapshot(peer.address, header, image.chunks, signal);
+      } finally {
+        await image.release();
+      }
     };
     run().then(
       () => {
         this.sending.delete(key);
-        this.engine.events.emit('snapshotSendCompleted', sent);
+        this.engine.events.emit('snapshotSendCompleted', { ...sent, index });
         this.report(replica, to, true, index);
       },
       (error: unknown) => {
+        this.failOn(replica, error);
         this.engine.counters.snapshotsFailed++;
         this.engine.env.logger.warn({ shardId: replica.shardId, to, err: error }, 'sending a snapshot failed');
         this.engine.events.emit('snapshotSendAborted', { ...sent, error: sendErrorOf(error, to) });
@@ -130,6 +197,57 @@ export class Snapshots {
         });
       },
     );
+  }
+
+  /** The host at `peer` is there, maybe after a new start: a stream to its old process would wait for an answer that cannot come. */
+  peerUp(peer: Peer): void {
+    for (const { peer: to, startCounter, aborting } of this.sending.values()) {
+      if (to === peer && startCounter !== undefined && startCounter !== peer.identity?.startCounter) aborting.abort();
+    }
+  }
+
+  private async imageFor(replica: Replica, to: number): Promise<Streamable> {
+    if (replica.membership.witnesses.has(to)) {
+      const recorded = await this.openRecorded(replica);
+      const { sizeBytes: imageBytes, chunks } = await imageForWitness(recorded.chunks);
+      return { ...recorded, chunks, imageBytes };
+    }
+    return replica.rsm.isOnDisk ? this.captureStream(replica) : this.openRecorded(replica);
+  }
+
+  private async openRecorded(replica: Replica): Promise<Streamable> {
+    const { snapshotIndex: index, snapshotTerm: term } = replica;
+    const { chunks, sizeBytes: imageBytes } = await replica.snapshotter.open(index);
+    return { index, term, chunks, imageBytes, release: async () => {} };
+  }
+
+  /** On-disk: the state between two updates, straight from the store; its size is not known. */
+  private async captureStream(replica: Replica): Promise<Streamable> {
+    const { rsm, shardId } = replica;
+    const busy = (why: string): DrakkarError =>
+      new DrakkarError('ERR_SYSTEM_BUSY', `no image of shard ${shardId} can be streamed: ${why}`);
+    if (this.streaming.has(replica)) throw busy('another one is under way');
+    this.streaming.add(replica);
+    try {
+      const letGo = await rsm.gate.hold();
+      try {
+        if (replica.status !== 'running' || replica.isRestoring) throw busy('its state is being replaced');
+        if (rsm.isReplaying || rsm.appliedIndex < replica.snapshotIndex) throw busy('it goes through its log');
+        const image = capture(rsm, replica.stopSignal);
+        this.engine.counters.imagesStreamed++;
+        const release = (): Promise<void> => {
+          this.streaming.delete(replica);
+          return image.release();
+        };
+        return { ...image, imageBytes: SIZE_UNKNOWN, release };
+      } finally {
+        letGo();
+        this.engine.markReady(replica);
+      }
+    } catch (error) {
+      this.streaming.delete(replica);
+      throw error;
+    }
   }
 
   private report(replica: Replica, to: number, ok: boolean, index: number): void {
@@ -150,8 +268,11 @@ export class Snapshots {
       throw new DrakkarError('ERR_SHARD_NOT_FOUND', `replica ${header.to} of shard ${header.shardId} is not here`);
     }
     if (replica.status !== 'running') throw replica.unavailable();
-    const peer = replica.peerOf(header.from);
-    if (peer === undefined || !meansHost(peer.address, from)) {
+    const isMember = replica.raft.memberOf(header.from) !== undefined;
+    const isHere = isMember
+      ? meansHost(replica.peerOf(header.from)?.address ?? '', from)
+      : header.term >= replica.raft.term && this.engine.incarnations.admitsStranger(replica, header.from, from);
+    if (!isHere) {
       throw new DrakkarError('ERR_PEER_REFUSED', `replica ${header.from} does not live at ${from.raftAddress}`);
     }
     const { raft } = replica;
@@ -186,20 +307,28 @@ export class Snapshots {
       throw new DrakkarError('ERR_REJECTED', 'the snapshot came too late');
     }
     replica.isRestoring = raft.isInstalling = true;
+    const release = await rsm.gate.hold();
     try {
-      const image = await replica.snapshotter.open(header.index);
-      await rsm.recoverImage(image.chunks, replica.stopSignal);
+      const image = await readImage(rsm, (await replica.snapshotter.open(header.index)).chunks);
+      if (!image.hasState) throw new DrakkarError('ERR_SNAPSHOT_CORRUPT', 'the snapshot holds no state');
+      // A crash while a store takes the image over must find it named by the log (fault F15).
+      if (rsm.isOnDisk) {
+        this.takeOver(replica, header, image.membership);
+        await this.engine.whenDurable(replica, raft.writeNumber);
+        if (replica.status !== 'running') throw replica.unavailable();
+      }
+      await image.recover(replica.stopSignal);
       if (replica.status !== 'running') throw replica.unavailable();
-      replica.snapshotIndex = header.index;
-      replica.snapshotTerm = header.indexTerm;
-      raft.restore(header.index, header.indexTerm, rsm.membership);
-      raft.applied(header.index);
+      if (rsm.isOnDisk) await this.shrink(replica, header);
+      else this.takeOver(replica, header, image.membership);
+      followMembership(this.engine, replica);
     } catch (cause) {
       const error = diskErrorOf(cause, `the snapshot at ${header.index}`);
       // The state machine may hold half an image: nothing may be applied to it or read from it any more.
       if (replica.status === 'running') this.engine.failReplica(replica, error);
       throw error;
     } finally {
+      release();
       replica.isRestoring = raft.isInstalling = false;
     }
     await this.engine.whenDurable(replica, raft.writeNumber);
@@ -209,6 +338,26 @@ export class Snapshots {
       replicaId: replica.replicaId,
       index: header.index,
     });
+  }
+
+  /** The log begins behind the image from now on. Nothing is applied or read until the state machine has come there, too. */
+  private takeOver(replica: Replica, header: SnapshotHeader, membership: Membership): void {
+    const { raft } = replica;
+    if (replica.status !== 'running') throw replica.unavailable();
+    replica.snapshotIndex = header.index;
+    replica.snapshotTerm = header.indexTerm;
+    // Meanwhile the log may have come there by itself; the record says what is on the disk all the same.
+    if (!raft.restore(header.index, header.indexTerm, membership)) raft.saveState();
+    raft.applied(header.index);
+    connectMembers(this.engine, replica);
+  }
+
+  /** The store has what was in the image. */
+  private async shrink(replica: Replica, header: SnapshotHeader): Promise<void> {
+    const { shardId, rsm } = replica;
+    const info = { shardId, index: header.index, term: header.indexTerm };
+    await replica.snapshotter.save(header.index, imageWithoutState(info, rsm.membership));
+    this.engine.counters.imagesShrunk++;
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import type { Timer } from '../env/env.ts';
 import type { Engine } from './engine.ts';
+import { GUEST_CHECK_TICKS } from './limits.ts';
 import type { Replica } from './replica.ts';
 import { needsTicks, restEngine, restReplica } from './rest.ts';
 
@@ -50,6 +51,7 @@ export class Ticker {
     const { engine, active } = this;
     const tickCount = ++engine.tickCount;
     engine.liveness.tick(tickCount);
+    if (tickCount % GUEST_CHECK_TICKS === 0) engine.checkGuests();
     let kept = 0;
     for (let i = 0; i < active.length; i++) {
       const replica = active[i];

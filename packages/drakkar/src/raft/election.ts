@@ -15,15 +15,30 @@ export function tick(raft: Raft): void {
   if (raft.electionElapsed < raft.electionTimeout) return;
   raft.electionElapsed = 0;
   // Whoever cannot write could not lead either (design §7.7).
-  if (!raft.isVoter || raft.hasPendingConfigChange || raft.isStalled) return;
-  campaign(raft, false);
+  const mayCampaign = raft.mayLead && !raft.isStalled && !isHeldBack(raft);
+  if (mayCampaign) campaign(raft, false);
+  // Whoever can must not be refused for the sake of a leader that is gone.
+  else if (raft.role === 'follower') changeLeader(raft, 0);
+}
+
+function isHeldBack(raft: Raft): boolean {
+  return raft.hasUnappliedChange || raft.isInstalling;
 }
 
 /** `forTransfer`: on behalf of the leader, so without asking first, and past everybody's lease (thesis §3.10). */
 export function campaign(raft: Raft, forTransfer: boolean): void {
-  if (raft.hasPendingConfigChange || raft.isInstalling) return;
+  if (isHeldBack(raft)) return;
   if (raft.config.preVote && !forTransfer) becomePreCandidate(raft);
   else becomeCandidate(raft, forTransfer);
+}
+
+/** The leader of this term hands over: at once, or when what is committed of the membership is applied. */
+export function takeOver(raft: Raft): void {
+  const isAskedLate = raft.takeoverTerm !== 0 && raft.takeoverTerm !== raft.term;
+  raft.takeoverTerm = 0;
+  if (isAskedLate || raft.role === 'leader' || !raft.mayLead) return;
+  if (raft.hasUnappliedChange) raft.takeoverTerm = raft.term;
+  else campaign(raft, true);
 }
 
 function becomePreCandidate(raft: Raft): void {
@@ -104,6 +119,8 @@ function becomeLeader(raft: Raft): void {
   raft.idleTicks = 0;
   raft.offeredFrom = 0;
   raft.termStartIndex = 0;
+  raft.pendingChangeIndex = raft.log.lastIndex;
+  raft.leaveIndex = leading.findLeaveIndex(raft);
   raft.transferTarget = 0;
   raft.heldBackBy = 0;
   // Its own log is the measure now.
@@ -122,21 +139,51 @@ function isUpToDate(raft: Raft, message: Message): boolean {
 }
 
 export function onRequestPreVote(raft: Raft, message: Message): void {
-  if (raft.memberOf(message.from) === undefined) return;
   if (message.term > raft.term && isUpToDate(raft, message)) {
     raft.send(MessageType.RequestPreVoteResponse, message.from, { term: message.term });
   } else rejectPreVote(raft, message.from);
 }
 
 export function rejectPreVote(raft: Raft, to: number): void {
-  raft.send(MessageType.RequestPreVoteResponse, to, { flags: MESSAGE_REJECT });
+  reject(raft, MessageType.RequestPreVoteResponse, to);
+}
+
+/** Whoever is refused learns what is committed: see `learnCommit`. */
+function reject(raft: Raft, type: MessageType, to: number): void {
+  const { commitIndex, log } = raft;
+  raft.send(type, to, { flags: MESSAGE_REJECT, commit: commitIndex, logTerm: log.termAt(commitIndex) ?? 0 });
+}
+
+/**
+ * What is committed stays committed, whoever says so in whatever term. A candidate whose log holds the same entry takes it over: the last
+ * voter left may need it, when the one that knew of its own removal's commit has gone (etcd issue 10998).
+ */
+export function learnCommit(raft: Raft, index: number, term: number): void {
+  if (raft.role === 'leader' || index <= raft.commitIndex || index > raft.log.lastIndex) return;
+  if (term === 0 || raft.log.termAt(index) !== term) return;
+  let commit = index;
+  if (raft.membership.witnesses.size > 0) {
+    // Whoever goes with entries behind its removal, which a witness may have, too, passes them on first: see `Raft.isLeaving`.
+    const leaveIndex = leading.findLeaveIndex(raft);
+    if (leaveIndex < raft.log.lastIndex) commit = Math.min(commit, leaveIndex - 1);
+  }
+  if (commit <= raft.commitIndex) return;
+  raft.commitIndex = commit;
+  if (raft.verifiedIndex < commit) raft.verifiedIndex = commit;
+  // Who is to be asked for votes may change with it.
+  if (raft.role !== 'follower' && raft.hasUnappliedChange) becomeFollower(raft, raft.term, 0);
+}
+
+/** To a candidate that does not know that this replica is no member any more. Promises nothing. */
+export function answerAsRemoved(raft: Raft, message: Message): void {
+  if (message.type === MessageType.RequestPreVote) rejectPreVote(raft, message.from);
+  else if (message.type === MessageType.RequestVote) reject(raft, MessageType.RequestVoteResponse, message.from);
 }
 
 export function onRequestVote(raft: Raft, message: Message): void {
-  if (raft.memberOf(message.from) === undefined) return;
   const isFree = raft.vote === message.from || (raft.vote === 0 && raft.leaderId === 0);
   if (!isFree || !isUpToDate(raft, message)) {
-    raft.send(MessageType.RequestVoteResponse, message.from, { flags: MESSAGE_REJECT });
+    reject(raft, MessageType.RequestVoteResponse, message.from);
     return;
   }
   if (raft.vote !== message.from) {

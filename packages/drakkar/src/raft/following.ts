@@ -42,7 +42,6 @@ export function checkBlock(raft: Raft, header: BlockHeader): BlockVerdict {
     raft.send(MessageType.Noop, header.senderId);
     return BlockVerdict.Refused;
   }
-  if (raft.memberOf(header.senderId) === undefined) return BlockVerdict.Refused;
   hearLeader(raft, header.senderId, header.senderTerm);
   const { log } = raft;
   const previous = header.firstIndex - 1;
@@ -124,7 +123,6 @@ export function acknowledge(raft: Raft, again: boolean): void {
 }
 
 export function onHeartbeat(raft: Raft, message: Message): void {
-  if (raft.memberOf(message.from) === undefined) return;
   hearLeader(raft, message.from, message.term);
   // A leader names a commit index only up to what this replica acknowledged to it in this term, so that it proves the match, also
   // of what was forgotten to be proven over a restart. Beyond the log's end it proves that something was lost (F6).

@@ -1,5 +1,6 @@
 /** What a leader does: append, send, count, confirm reads, hand over. */
 import { invariant } from '../errors.ts';
+import { mayRemove } from '../wire/block.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
 import { MESSAGE_NO_REPLY, MESSAGE_QUIESCE, MessageType, type Message } from '../wire/message.ts';
 import { becomeFollower } from './election.ts';
@@ -26,6 +27,7 @@ export function tick(raft: Raft): void {
   if (raft.transferTarget !== 0 && ++raft.transferElapsed >= electionTicks) endTransfer(raft, 'timeout');
   tickPressure(raft);
   flushReads(raft);
+  followRounds(raft);
   raft.idleTicks++;
   if (++raft.heartbeatElapsed >= heartbeatTicks) broadcastHeartbeat(raft);
 }
@@ -41,11 +43,46 @@ function hearsQuorum(raft: Raft): boolean {
   return active >= raft.quorum;
 }
 
-/** The disk stands still: another one leads better (design §7.7). No heartbeat leaves any more. */
+/** How members that do not vote yet catch up; those that shall vote are promoted when they have. */
+function followRounds(raft: Raft): void {
+  const { electionTicks } = raft.config;
+  for (const member of raft.members) {
+    member.silentTicks++;
+    if (member.isVoter) continue;
+    member.roundTicks++;
+    if (member.roundTicks > electionTicks || member.silentTicks > electionTicks) member.isCaughtUp = false;
+    if (member.matchIndex < member.roundTarget) continue;
+    const isAlive = member.silentTicks <= electionTicks && member.state === MemberState.Replicate;
+    member.isCaughtUp = isAlive && member.roundTarget > 0 && member.roundTicks <= electionTicks;
+    member.roundTarget = raft.log.lastIndex;
+    member.roundTicks = 0;
+    const isWanted = member.isCaughtUp && raft.membership.autoPromoted.has(member.replicaId);
+    if (isWanted && raft.mayChangeMembership) raft.outbox.promote(member.replicaId);
+  }
+}
+
+/** The members are others from now on: what a smaller majority has is committed, and a leader that is none of them goes. */
+export function membershipChanged(raft: Raft): void {
+  if (raft.transferTarget !== 0 && raft.memberOf(raft.transferTarget)?.mayLead !== true) {
+    endTransfer(raft, 'target-invalid');
+  }
+  if (!raft.mayLead) {
+    flushCommit(raft); // the others must know that it is committed
+    giveAway(raft);
+    return;
+  }
+  raft.lags = true;
+  raft.leaveIndex = findLeaveIndex(raft);
+  maybeCommit(raft);
+  if (raft.reads.hasRounds) releaseReads(raft, confirmedRound(raft));
+}
+
+/** Another one leads better: the disk stands still (design §7.7), or this is no member any more. No heartbeat leaves any more. */
 function giveAway(raft: Raft): void {
   let best: Member | undefined;
   for (const member of raft.members) {
-    if (!isOther(raft, member) || !member.isVoter || !member.isActive || member.hasRegressed) continue;
+    const isAlive = member.matchIndex > 0 && member.silentTicks <= raft.config.electionTicks;
+    if (!isOther(raft, member) || !member.mayLead || !isAlive || member.hasRegressed) continue;
     if (best === undefined || member.matchIndex > best.matchIndex) best = member;
   }
   if (best !== undefined) raft.send(MessageType.TimeoutNow, best.replicaId);
@@ -84,12 +121,20 @@ export function appendOwn(raft: Raft, ref: BlockRef): number {
   raft.log.append(ref);
   raft.writes.push(ref, ref.lastIndex);
   if (raft.termStartIndex === 0) raft.termStartIndex = ref.firstIndex;
+  if (ref.isConfigChange) {
+    raft.pendingChangeIndex = ref.firstIndex;
+    raft.leaveIndex = findLeaveIndex(raft);
+  }
   raft.verifiedIndex = ref.lastIndex;
   let mask = 0;
   const { members } = raft;
   for (let slot = 0; slot < members.length; slot++) {
     if (slot === raft.selfSlot) continue;
     const member = members[slot];
+    if (member.isWitness) {
+      raft.lags = true; // it gets the block without its entries
+      continue;
+    }
     const fits = member.state === MemberState.Replicate && member.nextIndex === ref.firstIndex;
     if (!fits || member.isWindowFull || member.hasRegressed || isPaused(raft, member)) {
       raft.lags = true;
@@ -179,7 +224,7 @@ export function flushCommit(raft: Raft): void {
 export function onReplicateResponse(raft: Raft, message: Message): void {
   const member = raft.memberOf(message.from);
   if (member === undefined || member.hasRegressed) return;
-  member.isActive = true;
+  member.heard();
   onAnswer(raft, member, message);
   if (message.rejected) onReject(raft, member, message);
   else onAck(raft, member, message.logIndex);
@@ -230,8 +275,28 @@ export function maybeCommit(raft: Raft): void {
     if (!member.isVoter) continue;
     reached[count++] = slot === raft.selfSlot ? raft.writes.durableIndex : member.hasRegressed ? 0 : member.matchIndex;
   }
-  const index = majorityReached(reached, count);
+  let index = majorityReached(reached, count);
+  if (index >= raft.leaveIndex && raft.isLeaving && !hasHeir(raft)) index = raft.leaveIndex - 1;
   if (index > raft.commitIndex && raft.termStartIndex > 0 && index >= raft.termStartIndex) raft.commitIndex = index;
+}
+
+/** Where the first change stands that is not committed and may remove this replica. */
+export function findLeaveIndex(raft: Raft): number {
+  for (let index = raft.commitIndex + 1; index <= raft.log.lastIndex; ) {
+    const ref = raft.log.blockAt(index)!;
+    if (mayRemove(ref.flags, raft.config.replicaId)) return ref.firstIndex;
+    index = ref.lastIndex + 1;
+  }
+  return Number.POSITIVE_INFINITY;
+}
+
+/** Whether somebody who stays and may lead has all that this leader has. */
+function hasHeir(raft: Raft): boolean {
+  for (const member of raft.members) {
+    const isHeir = isOther(raft, member) && member.mayLead && !member.hasRegressed;
+    if (isHeir && member.matchIndex >= raft.log.lastIndex) return true;
+  }
+  return false;
 }
 
 /** What every member that is sent to in step has; bytes up to there need not stay in memory. */
@@ -248,7 +313,7 @@ export function replicatedIndex(raft: Raft): number {
 export function onHeartbeatResponse(raft: Raft, message: Message): void {
   const member = raft.memberOf(message.from);
   if (member === undefined || member.hasRegressed) return;
-  member.isActive = true;
+  member.heard();
   onAnswer(raft, member, message);
   // An answer to a heartbeat that was sent after the acknowledgement came: its log cannot be shorter, unless it was lost.
   if (message.logTerm > member.matchedAtHeartbeat && message.hintHigh < member.matchIndex) {
@@ -300,13 +365,18 @@ export function flushReads(raft: Raft): void {
 function confirmRound(raft: Raft, member: Member, round: number): void {
   if (!raft.reads.hasRounds || round <= member.readRound || round > raft.reads.round) return;
   member.readRound = round;
+  releaseReads(raft, confirmedRound(raft));
+}
+
+/** The newest round that a majority has confirmed. */
+function confirmedRound(raft: Raft): number {
   let count = 0;
   for (let slot = 0; slot < raft.members.length; slot++) {
     const voter = raft.members[slot];
     if (!voter.isVoter) continue;
     reached[count++] = slot === raft.selfSlot ? raft.reads.round : voter.hasRegressed ? 0 : voter.readRound;
   }
-  releaseReads(raft, majorityReached(reached, count));
+  return majorityReached(reached, count);
 }
 
 function releaseReads(raft: Raft, round: number): void {
@@ -320,7 +390,7 @@ function releaseReads(raft: Raft, round: number): void {
 
 export function transferTo(raft: Raft, targetId: number): boolean {
   const target = raft.memberOf(targetId);
-  if (target === undefined || !target.isVoter || targetId === raft.config.replicaId) {
+  if (target === undefined || !target.mayLead || targetId === raft.config.replicaId) {
     raft.outbox.transferEnded(targetId, 'target-invalid');
     return false;
   }
@@ -334,7 +404,7 @@ export function transferTo(raft: Raft, targetId: number): boolean {
   return true;
 }
 
-function endTransfer(raft: Raft, outcome: 'timeout' | 'superseded'): void {
+function endTransfer(raft: Raft, outcome: 'timeout' | 'superseded' | 'target-invalid'): void {
   const target = raft.transferTarget;
   raft.transferTarget = 0;
   raft.outbox.transferEnded(target, outcome);

@@ -3,8 +3,8 @@
  * indexes and terms, never an entry. Where the bytes are (memory, disk) is noted in the references and used by others.
  */
 import { invariant } from '../errors.ts';
+import { skipInBlock } from '../wire/block.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
-import { skipEntries } from '../wire/entry.ts';
 
 /** Dropped references are cut off the array only when there are this many, so that dropping stays cheap. */
 const CUT_AFTER = 1024;
@@ -109,7 +109,7 @@ export class RaftLog {
         continue;
       }
       ref.count = index - ref.firstIndex;
-      if (ref.slab !== undefined) ref.entriesEndWord = skipEntries(ref.slab.u32, ref.entriesWord, ref.count);
+      if (ref.slab !== undefined) ref.entriesEndWord = skipInBlock(ref.flags, ref.slab.u32, ref.entriesWord, ref.count);
       break;
     }
     this.lastIndex = index - 1;

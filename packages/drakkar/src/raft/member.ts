@@ -16,7 +16,10 @@ const NO_WINDOW = new Float64Array(0);
 
 export class Member {
   readonly replicaId: number;
-  readonly isVoter: boolean;
+  /** Witnesses vote, too. */
+  isVoter: boolean;
+  /** Gets terms and indexes only, and never leads. */
+  readonly isWitness: boolean;
   state: MemberState = MemberState.Probe;
   /** Highest index known to be durable and matching there. Only grows within a term. */
   matchIndex = 0;
@@ -41,6 +44,13 @@ export class Member {
   isAway = false;
   /** Number of the newest heartbeat on whose offer it fell silent. */
   silentSince = 0;
+  /** Ticks since it was last heard of. */
+  silentTicks = 0;
+  /** Of members that do not vote: the end of the log when the round began, and the ticks since (thesis §4.2.1). */
+  roundTarget = 0;
+  roundTicks = 0;
+  /** The last round took less than an election timeout. */
+  isCaughtUp = false;
 
   private readonly maxBlocks: number;
   private readonly maxBytes: number;
@@ -51,9 +61,10 @@ export class Member {
   private count = 0;
   private bytes = 0;
 
-  constructor(replicaId: number, isVoter: boolean, maxBlocks: number, maxBytes: number) {
+  constructor(replicaId: number, isVoter: boolean, isWitness: boolean, maxBlocks: number, maxBytes: number) {
     this.replicaId = replicaId;
     this.isVoter = isVoter;
+    this.isWitness = isWitness;
     this.maxBlocks = maxBlocks;
     this.maxBytes = maxBytes;
   }
@@ -71,7 +82,21 @@ export class Member {
     this.sentAtHeartbeat = 0;
     this.hasRegressed = false;
     this.busyTicks = 0;
+    this.silentTicks = 0;
+    this.roundTarget = 0;
+    this.roundTicks = 0;
+    this.isCaughtUp = false;
     this.clearWindow();
+  }
+
+  get mayLead(): boolean {
+    return this.isVoter && !this.isWitness;
+  }
+
+  /** It spoke. */
+  heard(): void {
+    this.isActive = true;
+    this.silentTicks = 0;
   }
 
   get isWindowFull(): boolean {

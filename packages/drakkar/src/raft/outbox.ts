@@ -36,6 +36,8 @@ export interface Outbox {
   /** This replica fell silent (undefined), or woke and needs ticks again. */
   quiesceChanged(wokenBy: WakeCause | undefined): void;
   transferEnded(targetId: number, outcome: TransferOutcome): void;
+  /** A member that does not vote has caught up and is to be promoted; asked for again until it is. */
+  promote(replicaId: number): void;
   /** A member acknowledged less than it had before: its disk lost what it promised (F6, F19). It is not counted any more. */
   memberRegressed(replicaId: number): void;
 }

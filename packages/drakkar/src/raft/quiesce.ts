@@ -40,13 +40,18 @@ export function offer(raft: Raft): number {
 }
 
 function mayFallSilent(raft: Raft): boolean {
-  const { config, log, commitIndex, termStartIndex, members, reads } = raft;
+  const { config, log, commitIndex, termStartIndex, members, membership, reads } = raft;
   if (!config.quiesce || raft.idleTicks < IDLE_ELECTIONS * config.electionTicks) return false;
   if (raft.transferTarget !== 0 || reads.hasWaiting || reads.hasRounds) return false;
+  // Followers would go on refusing what nobody tells them is taken again.
+  if (raft.heldBackBy !== 0 || raft.isOverloaded) return false;
   if (commitIndex !== log.lastIndex || termStartIndex === 0 || commitIndex < termStartIndex) return false;
-  if (raft.appliedIndex !== commitIndex || raft.writes.count > 0 || raft.hasPendingConfigChange) return false;
+  if (raft.appliedIndex !== commitIndex || raft.writes.count > 0) return false;
   for (let slot = 0; slot < members.length; slot++) {
-    if (slot !== raft.selfSlot && !members[slot].isAway && !isInStep(members[slot], log.lastIndex)) return false;
+    const member = members[slot];
+    if (slot === raft.selfSlot || member.isAway) continue;
+    // Whoever is to be promoted is, before there is silence.
+    if (!isInStep(member, log.lastIndex) || membership.autoPromoted.has(member.replicaId)) return false;
   }
   return true;
 }

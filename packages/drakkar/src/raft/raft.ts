@@ -9,7 +9,7 @@
 import { invariant } from '../errors.ts';
 import type { BlockHeader } from '../wire/block.ts';
 import type { BlockPlace, BlockRef } from '../wire/block-ref.ts';
-import type { Membership } from '../wire/membership.ts';
+import { memberIds, type Membership } from '../wire/membership.ts';
 import { Message, MessageType } from '../wire/message.ts';
 import type { RaftConfig } from './config.ts';
 import * as election from './election.ts';
@@ -65,8 +65,6 @@ export class Raft {
   members: Member[] = [];
   selfSlot = -1;
   voterCount = 0;
-  /** A committed config change is not applied yet: no campaign (design §4). */
-  hasPendingConfigChange = false;
   /** The state machine is being replaced by a snapshot's: no campaign, its log is about to be replaced, too. */
   isInstalling = false;
 
@@ -93,6 +91,13 @@ export class Raft {
 
   /** Leader: index of the first own entry, 0 before it is appended. */
   termStartIndex = 0;
+  /**
+   * Leader: no config change may be proposed before this index is applied (design §4). It is where the last one stands, or, for what
+   * earlier leaders left behind, the end of the log at the election.
+   */
+  pendingChangeIndex = 0;
+  /** Leader: where a change that is not committed may remove this replica itself; infinity for nowhere. */
+  leaveIndex = Number.POSITIVE_INFINITY;
   heartbeatNumber = 0;
   lags = false;
   /** Leader: a member that is too busy for more, 0 for none. */
@@ -112,6 +117,8 @@ export class Raft {
   ackedIndex = 0;
   /** Newest own read context that was passed on to a leader or queued here, and that may still be unanswered. */
   newestContext = 0;
+  /** Asked to take over in this term, and a committed config change has to be applied first. */
+  takeoverTerm = 0;
 
   /** Set by `checkBlock` for the block that may be accepted next. */
   acceptFrom = 0;
@@ -142,9 +149,18 @@ export class Raft {
     return this.role === 'leader';
   }
 
-  /** A leader that is not handing over. */
+  /** A leader that is neither handing over nor leaving. What it appends first says that it leads. */
   get canPropose(): boolean {
-    return this.role === 'leader' && this.transferTarget === 0;
+    if (this.role !== 'leader' || this.transferTarget !== 0) return false;
+    return !this.isLeaving || this.termStartIndex === 0;
+  }
+
+  /**
+   * Leader: its log removes it, and there are witnesses. Nobody could lead past a witness that has more than all who may lead, and only the
+   * one who goes could give it to them: so nothing more is proposed, and the removal is committed when somebody who stays has it all.
+   */
+  get isLeaving(): boolean {
+    return this.leaveIndex !== Number.POSITIVE_INFINITY && this.membership.witnesses.size > 0;
   }
 
   get durableIndex(): number {
@@ -178,8 +194,32 @@ export class Raft {
     return this.lags && this.role === 'leader';
   }
 
-  get isVoter(): boolean {
-    return this.selfSlot >= 0 && this.members[this.selfSlot].isVoter;
+  /** Votes with its log as it is, and may ask for votes. */
+  get mayLead(): boolean {
+    return this.selfSlot >= 0 && this.members[this.selfSlot].mayLead;
+  }
+
+  /** The first two guards of design §4; the third is `hasUnappliedChange`. */
+  get mayChangeMembership(): boolean {
+    const hasOwnCommit = this.termStartIndex > 0 && this.commitIndex >= this.termStartIndex;
+    return this.canPropose && hasOwnCommit && this.appliedIndex >= this.pendingChangeIndex;
+  }
+
+  /** A committed config change is not applied yet: who is asked for votes may not be whose votes count (design §4). */
+  get hasUnappliedChange(): boolean {
+    for (let index = this.appliedIndex + 1; index <= this.commitIndex; ) {
+      const ref = this.log.blockAt(index);
+      if (ref === undefined) return true; // a snapshot takes its place
+      if (ref.isConfigChange) return true;
+      index = ref.lastIndex + 1;
+    }
+    return false;
+  }
+
+  /** Whether a log that ends at `index` with `term` has something that this one does not (Raft §5.4.1). */
+  isBehind(index: number, term: number): boolean {
+    const { lastIndex, lastTerm } = this.log;
+    return term > lastTerm || (term === lastTerm && index > lastIndex);
   }
 
   get quorum(): number {
@@ -207,6 +247,8 @@ export class Raft {
   /** A message that was checked to be for this shard and this replica. */
   step(message: Message): void {
     if (this.isQuiesced && !quiesce.isPartOfSilence(this, message)) quiesce.wake(this, 'message');
+    if (message.type === MessageType.RequestVoteResponse || message.type === MessageType.RequestPreVoteResponse)
+      election.learnCommit(this, message.commit, message.logTerm);
     if (message.term > this.term) {
       if (!election.admitHigherTerm(this, message)) return;
     } else if (message.term < this.term) {
@@ -225,7 +267,7 @@ export class Raft {
         election.onVoteResponse(this, message);
         break;
       case MessageType.TimeoutNow:
-        if (this.role !== 'leader' && this.isVoter) election.campaign(this, true);
+        election.takeOver(this);
         break;
       case MessageType.Heartbeat:
         following.onHeartbeat(this, message);
@@ -240,11 +282,13 @@ export class Raft {
         if (this.role === 'leader') leading.onReplicateResponse(this, message);
         break;
       case MessageType.ReadIndex:
-        quiesce.touch(this, 'read');
-        if (this.role === 'leader') this.reads.add(message.from, message.hint);
+        if (this.role === 'leader' && this.memberOf(message.from) !== undefined) {
+          quiesce.touch(this, 'read');
+          this.reads.add(message.from, message.hint);
+        }
         break;
       case MessageType.LeaderTransfer:
-        if (this.role === 'leader') leading.transferTo(this, message.hint);
+        if (this.role === 'leader' && this.memberOf(message.from) !== undefined) leading.transferTo(this, message.hint);
         break;
       default:
         break; // a noop has said all with its term
@@ -306,6 +350,10 @@ export class Raft {
   applied(index: number): void {
     this.appliedIndex = index;
     this.log.applied(index);
+    if (this.takeoverTerm > 0) {
+      election.takeOver(this);
+      this.persistIfDirty();
+    }
   }
 
   /** Gives back the bytes of blocks that nobody needs from memory any more. */
@@ -326,7 +374,7 @@ export class Raft {
    * whose log is replaced would count acknowledgements of the old one for the new.
    */
   admitSnapshot(term: number, leaderId: number): boolean {
-    if (term < this.term || this.memberOf(leaderId) === undefined) return false;
+    if (term < this.term) return false;
     if (this.isQuiesced) quiesce.wake(this, 'message');
     following.hearLeader(this, leaderId, term);
     this.persistIfDirty();
@@ -385,7 +433,7 @@ export class Raft {
 
   campaign(): void {
     quiesce.touch(this, 'operator');
-    if (this.role !== 'leader' && this.isVoter) election.campaign(this, false);
+    if (this.role !== 'leader' && this.mayLead) election.campaign(this, false);
     this.persistIfDirty();
   }
 
@@ -409,22 +457,28 @@ export class Raft {
 
   // For the parts of the core.
 
+  /** Takes effect at once: the change, or the snapshot, that made it is applied. */
   setMembership(membership: Membership): void {
     this.membership = membership;
-    const ids = [...membership.voters.keys(), ...membership.nonVotings.keys(), ...membership.witnesses.keys()];
-    this.slots = ids.sort((a, b) => a - b);
+    this.slots = memberIds(membership);
     const { maxInflightBlocks, maxInflightBytes, replicaId } = this.config;
     const old = this.members;
     this.members = this.slots.map((id) => {
       const isVoter = !membership.nonVotings.has(id);
-      const known = old.find((member) => member.replicaId === id && member.isVoter === isVoter);
-      if (known !== undefined) return known;
-      const member = new Member(id, isVoter, maxInflightBlocks, maxInflightBytes);
+      const known = old.find((member) => member.replicaId === id);
+      if (known !== undefined) {
+        known.isVoter = isVoter;
+        return known;
+      }
+      const member = new Member(id, isVoter, membership.witnesses.has(id), maxInflightBlocks, maxInflightBytes);
       member.reset(this.log.lastIndex + 1);
       return member;
     });
     this.selfSlot = this.slots.indexOf(replicaId);
     this.voterCount = this.members.filter((member) => member.isVoter).length;
+    if (this.role === 'leader') leading.membershipChanged(this);
+    // The votes that were asked for are others' now.
+    else if (this.role !== 'follower') election.becomeFollower(this, this.term, 0);
   }
 
   setLeader(leaderId: number): void {

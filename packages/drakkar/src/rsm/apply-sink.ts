@@ -1,5 +1,6 @@
 /** Who hears what became of applied entries. */
 import { DrakkarError } from '../errors.ts';
+import { errorOfRefusal, type Refusal } from './membership.ts';
 import type { Result } from './state-machine.ts';
 
 export const ApplyStatus = {
@@ -9,6 +10,10 @@ export const ApplyStatus = {
   /** The series was already acknowledged by its client: a defect of the caller. */
   SessionResponded: 2,
   Rejected: 3,
+  /** The state machine keeps no sessions. */
+  NoSessions: 4,
+  /** A config change; the result is the `Refusal`. */
+  Refused: 5,
 } as const;
 export type ApplyStatus = (typeof ApplyStatus)[keyof typeof ApplyStatus];
 
@@ -20,7 +25,7 @@ export interface ApplySink {
 }
 
 /** What the caller of an entry that was not applied is told. */
-export function errorOfStatus(status: ApplyStatus, shardId: number): DrakkarError {
+export function errorOfStatus(status: ApplyStatus, shardId: number, result: Result): DrakkarError {
   switch (status) {
     case ApplyStatus.SessionNotFound:
       return new DrakkarError(
@@ -32,6 +37,13 @@ export function errorOfStatus(status: ApplyStatus, shardId: number): DrakkarErro
         'ERR_SESSION_RESPONDED',
         `the session has already acknowledged an answer for this series in shard ${shardId}`,
       );
+    case ApplyStatus.NoSessions:
+      return new DrakkarError(
+        'ERR_INVALID_SESSION',
+        `the state machine of shard ${shardId} keeps no sessions: its open() gives no session table`,
+      );
+    case ApplyStatus.Refused:
+      return errorOfRefusal(result as Refusal, shardId);
     default:
       return new DrakkarError('ERR_REJECTED', `shard ${shardId} rejected the entry`);
   }

@@ -2,11 +2,12 @@
  * Snapshot images: header, blocks with a checksum each, and an end with the length and digest of it all. Nothing of a block is
  * handed out before its checksum held (F17).
  *
- *     header   64 bytes: magic, format, shard, index, term, zeros, CRC-32 of what is before it
+ *     header   64 bytes: magic, format, shard, index, term, flags, zeros, CRC-32 of what is before it
  *     block    word 0 length (1 to 256 KiB), word 1 CRC-32 of the payload seeded with the block's number; payload
  *     end      word 0 zero, word 1 CRC-32 of all payload bytes, words 2, 3 count of payload bytes
  *
- * The payload begins with the membership and the sessions, each behind its length; what follows is the state machine's.
+ * The payload begins with the membership and the sessions, each behind its length, and the files where there are any (`files.ts`); what
+ * follows is the state machine's.
  */
 import { DrakkarError } from '../errors.ts';
 import { checksum, checksumRange } from '../wire/checksum.ts';
@@ -21,10 +22,17 @@ const END_BYTES = 16;
 /** Membership or sessions: 4096 sessions with small answers take some hundred KiB. */
 const SECTION_MAX_BYTES = 64 * 1024 * 1024;
 
+/** The state is not in it: the replica's state machine keeps it itself. */
+export const IMAGE_WITHOUT_STATE = 1;
+/** Files stand before the state. */
+export const IMAGE_WITH_FILES = 2;
+
 export interface ImageInfo {
   readonly shardId: number;
   readonly index: number;
   readonly term: number;
+  /** Default 0. */
+  readonly flags?: number;
 }
 
 const corrupt = (why: string): DrakkarError =>
@@ -41,6 +49,7 @@ export async function* encodeImage(info: ImageInfo, payload: Chunks): AsyncGener
   putU53(words, 2, info.shardId);
   putU53(words, 4, info.index);
   putU53(words, 6, info.term);
+  words[8] = info.flags ?? 0;
   words[15] = checksumRange(header, 0, 60);
   yield header;
   const block = new Uint8Array(IMAGE_BLOCK_BYTES);
@@ -142,7 +151,7 @@ export class ImageReader {
     this.puller = new Puller(chunks);
   }
 
-  async header(): Promise<ImageInfo> {
+  async header(): Promise<Required<ImageInfo>> {
     const bytes = await this.puller.pull(HEADER_BYTES);
     if (bytes === undefined) throw corrupt('it is empty');
     const words = new Uint32Array(bytes.buffer);
@@ -154,7 +163,7 @@ export class ImageReader {
       );
     }
     for (let w = 2; w <= 6; w += 2) if (!isU53(words, w)) throw corrupt('its header holds no number');
-    return { shardId: getU53(words, 2), index: getU53(words, 4), term: getU53(words, 6) };
+    return { shardId: getU53(words, 2), index: getU53(words, 4), term: getU53(words, 6), flags: words[8] };
   }
 
   async *payload(): AsyncGenerator<Uint8Array> {
@@ -219,6 +228,16 @@ export class SectionReader {
     const bytes = await this.puller.pull(length);
     if (bytes === undefined) throw corrupt('a section is missing');
     return bytes;
+  }
+
+  /** The next `count` bytes in pieces. */
+  async *take(count: number): AsyncGenerator<Uint8Array> {
+    for (let left = count; left > 0; ) {
+      const piece = await this.puller.pull(Math.min(left, IMAGE_BLOCK_BYTES));
+      if (piece === undefined) throw corrupt('a file in it ends too early');
+      left -= piece.length;
+      yield piece;
+    }
   }
 
   /** What follows the sections; to its end, so that everything was verified. */

@@ -1,11 +1,15 @@
 /**
- * The replicated state machine of one replica: applies committed entries to the user's state machine and to the sessions, and
- * makes and reads snapshot images of both. Deterministic: the same entries give the same state everywhere.
+ * The replicated state machine of one replica: applies committed entries to the user's state machine and to the sessions.
+ * Deterministic: the same entries give the same state everywhere. Regular and concurrent state machines are given entries through
+ * `apply`, on-disk ones through `gather` and `store`; images of all of them are made and read by `captures.ts`.
  *
  * `apply` is on the hot path: nothing is allocated there per entry.
  */
 import { DrakkarError, invariant } from '../errors.ts';
+import type { FileSystem } from '../env/env.ts';
+import { decodeConfigChangeEntry } from '../wire/config-change.ts';
 import {
+  ENTRY_HEADER_WORDS,
   EntryType,
   SESSION_CLIENT_WORD,
   SESSION_RESPONDED_WORD,
@@ -18,21 +22,26 @@ import {
   payloadLengthBytes,
 } from '../wire/entry.ts';
 import { checksum } from '../wire/checksum.ts';
-import { decodeMembership, encodeMembership, type Membership } from '../wire/membership.ts';
+import { encodeMembership, isKnown, type Membership } from '../wire/membership.ts';
 import { getU53 } from '../wire/number.ts';
 import { ApplyStatus, type ApplySink } from './apply-sink.ts';
+import { capture, readImage } from './captures.ts';
 import { BATCH_MAX, BatchCursor, EntryBatch } from './entries.ts';
-import { ImageReader, SectionReader, encodeImage, encodeSection } from './image.ts';
-import { SESSIONS_MAX, Sessions, type Session } from './sessions.ts';
-import type { Result, StateMachine } from './state-machine.ts';
+import { Gate } from './gate.ts';
+import { changeMembership } from './membership.ts';
+import type { Session } from './session.ts';
+import { SESSIONS_MAX, Sessions } from './sessions.ts';
+import type { AnyStateMachine, DiskBatch, Result, SessionChange, StateMachineKind } from './state-machine.ts';
 
 export interface RsmOptions {
   readonly shardId: number;
   readonly replicaId: number;
-  readonly stateMachine: StateMachine;
+  readonly stateMachine: AnyStateMachine;
   readonly membership: Membership;
   /** Default 4096. Equal on all replicas. */
   readonly maxSessions?: number;
+  /** Where the files of snapshots are, and a directory for those that are copied out of images. */
+  readonly files?: { readonly fs: FileSystem; readonly dir: string };
 }
 
 /** A session command in the current batch: its answer is kept once it is known. */
@@ -42,7 +51,7 @@ interface BatchedSession {
   readonly series: number;
 }
 
-/** One for all shards of the thread: `apply` is synchronous, and leaves nothing in them. */
+/** One for all shards of the thread with state machines in memory: `apply` is synchronous, and leaves nothing in them. */
 const BATCH = new EntryBatch();
 const CURSOR = new BatchCursor();
 const BATCHED_SESSIONS: BatchedSession[] = [];
@@ -50,25 +59,56 @@ const BATCHED_SESSIONS: BatchedSession[] = [];
 export class Rsm {
   readonly shardId: number;
   readonly replicaId: number;
-  private readonly stateMachine: StateMachine;
-  private readonly maxSessions: number;
-  private sessions: Sessions;
+  readonly kind: StateMachineKind;
+  readonly stateMachine: AnyStateMachine;
+  readonly maxSessions: number;
+  readonly files: RsmOptions['files'];
+  sessions: Sessions;
   appliedIndex = 0;
   appliedTerm = 0;
   membership: Membership;
-  /** A snapshot streams: nothing may be applied. */
+  /** A snapshot of a regular state machine streams: nothing may be applied. */
   busy = false;
-  private readonly batch = BATCH;
+  /** The update of an on-disk state machine that is under way. */
+  readonly gate: Gate = new Gate();
+  /** Other calls that take their time: open, sync, save, recover. */
+  readonly calls: Gate = new Gate();
+  /** On-disk: everything up to here was stored before the start. */
+  openIndex = 0;
+  /** On-disk: what it was told last to store; at least what it can be relied on to have. */
+  storedIndex = 0;
+  /** Config changes up to here are in `membership`. */
+  membershipIndex = 0;
+  /** On-disk: whether it keeps a session table; without one sessions are refused. */
+  keepsSessions = true;
+  private readonly batch: EntryBatch;
   private readonly cursor = CURSOR;
-  private readonly batchedSessions = BATCHED_SESSIONS;
+  private readonly batchedSessions: BatchedSession[];
+  private gatheredIndex = 0;
+  private gatheredTerm = 0;
 
   constructor(options: RsmOptions) {
     this.shardId = options.shardId;
     this.replicaId = options.replicaId;
     this.stateMachine = options.stateMachine;
+    this.kind = options.stateMachine.kind ?? 'regular';
     this.membership = options.membership;
     this.maxSessions = options.maxSessions ?? SESSIONS_MAX;
+    this.files = options.files;
     this.sessions = new Sessions(this.maxSessions);
+    // An update that takes its time keeps its batch to itself.
+    this.batch = this.isOnDisk ? new EntryBatch() : BATCH;
+    this.batchedSessions = this.isOnDisk ? [] : BATCHED_SESSIONS;
+  }
+
+  /** Whether the state machine keeps its state over a restart. */
+  get isOnDisk(): boolean {
+    return this.kind === 'on-disk';
+  }
+
+  /** On-disk: entries that it has already are gone through; its state is ahead of sessions and membership. */
+  get isReplaying(): boolean {
+    return this.appliedIndex < this.openIndex;
   }
 
   get sessionCount(): number {
@@ -102,7 +142,10 @@ export class Rsm {
         batch.add(fromIndex + i, u8, (word + 3) << 2, length, keySequence(u32, word), keyNonce(u32, word));
         word += 3 + ((length + 3) >>> 2);
       } else {
-        this.applySpecial(u8, u32, word, type, fromIndex + i, sink);
+        if (!this.takeSpecial(u8, u32, word, type, fromIndex + i, sink)) {
+          this.runBatch(sink);
+          this.takeSpecial(u8, u32, word, type, fromIndex + i, sink);
+        }
         word += entryWords(u32, word);
       }
     }
@@ -111,38 +154,69 @@ export class Rsm {
     this.appliedTerm = term;
   }
 
-  private applySpecial(
+  /** Entries up to `index` whose contents this replica does not get (a witness). */
+  skip(index: number, term: number): void {
+    this.appliedIndex = index;
+    this.appliedTerm = term;
+  }
+
+  /** False: what is in the batch must be applied first; then nothing has changed. */
+  private takeSpecial(
     u8: Uint8Array,
     u32: Uint32Array,
     word: number,
     type: number,
     index: number,
     sink: ApplySink,
-  ): void {
+  ): boolean {
     const clientLow = u32[word + SESSION_CLIENT_WORD];
     const clientHigh = u32[word + SESSION_CLIENT_WORD + 1];
     switch (type) {
       case EntryType.SessionCommand:
-        this.applySessionCommand(u8, u32, word, index, clientHigh, clientLow, sink);
-        return;
+        return this.takeSessionCommand(u8, u32, word, index, clientHigh, clientLow, sink);
       case EntryType.SessionRegister:
-        this.sessions.register(clientHigh, clientLow);
-        report(u32, word, index, ApplyStatus.Ok, 0, sink);
-        return;
+        if (this.keepsSessions) this.sessions.register(clientHigh, clientLow, index);
+        report(u32, word, index, this.keepsSessions ? ApplyStatus.Ok : ApplyStatus.NoSessions, 0, sink);
+        return true;
       case EntryType.SessionUnregister:
         this.sessions.unregister(clientHigh, clientLow);
         report(u32, word, index, ApplyStatus.Ok, 0, sink);
-        return;
+        return true;
       case EntryType.ConfigChange:
-        report(u32, word, index, ApplyStatus.Rejected, 0, sink);
-        return;
-      default:
-        report(u32, word, index, ApplyStatus.Ok, 0, sink);
+        this.applyConfigChange(u8, u32, word, index, sink);
+        return true;
+      default: {
+        // The leader put it in the place of a config change that it refused, and says why.
+        const refusal = payloadLengthBytes(u32, word) === 0 ? 0 : u8[(word + ENTRY_HEADER_WORDS) << 2];
+        report(u32, word, index, refusal === 0 ? ApplyStatus.Ok : ApplyStatus.Refused, refusal, sink);
+        return true;
+      }
     }
   }
 
+  /** Takes effect now (design §4). The answer is the index, which identifies the new membership. */
+  private applyConfigChange(u8: Uint8Array, u32: Uint32Array, word: number, index: number, sink: ApplySink): void {
+    const at = (word + ENTRY_HEADER_WORDS) << 2;
+    const { change, base } = decodeConfigChangeEntry(u8.subarray(at, at + payloadLengthBytes(u32, word)));
+    if (isKnown(this.membership)) {
+      const known = this.membership.configChangeIndex;
+      invariant(
+        known === base.configChangeIndex && encodesSame(this.membership, base),
+        `the config change at ${index} is of the membership of ${base.configChangeIndex}, this replica's is of ${known} or has other members`,
+      );
+    } else this.membership = base;
+    this.membershipIndex = index;
+    const changed = changeMembership(this.membership, change, index);
+    if (typeof changed === 'number') {
+      report(u32, word, index, ApplyStatus.Refused, changed, sink);
+      return;
+    }
+    this.membership = changed;
+    report(u32, word, index, ApplyStatus.Ok, index, sink);
+  }
+
   /** The apply table of sessions (thesis §6.3; design §7.6). */
-  private applySessionCommand(
+  private takeSessionCommand(
     u8: Uint8Array,
     u32: Uint32Array,
     word: number,
@@ -150,49 +224,60 @@ export class Rsm {
     clientHigh: number,
     clientLow: number,
     sink: ApplySink,
-  ): void {
+  ): boolean {
     const series = getU53(u32, word + SESSION_SERIES_WORD);
-    const session = this.sessions.use(clientHigh, clientLow);
+    const session = this.sessions.use(clientHigh, clientLow, index);
     if (session === undefined) {
-      report(u32, word, index, ApplyStatus.SessionNotFound, 0, sink);
-      return;
+      report(u32, word, index, this.keepsSessions ? ApplyStatus.SessionNotFound : ApplyStatus.NoSessions, 0, sink);
+      return true;
     }
     // Its earlier try may be in this very batch.
-    if (this.batchedSessions.some((other) => other.session === session)) this.runBatch(sink);
+    const isWaiting = this.batchedSessions.some((other) => other.session === session);
+    if (isWaiting || this.batch.count === BATCH_MAX) return false;
     session.respond(getU53(u32, word + SESSION_RESPONDED_WORD));
     if (series <= session.respondedTo) {
       report(u32, word, index, ApplyStatus.SessionResponded, 0, sink);
-      return;
+      return true;
     }
     const known = session.answers.get(series);
     if (known !== undefined) {
       report(u32, word, index, ApplyStatus.Ok, known, sink);
-      return;
+      return true;
     }
-    if (this.batch.count === BATCH_MAX) this.runBatch(sink);
     this.batchedSessions.push({ at: this.batch.count, session, series });
     const offset = (word + headerWords(u32, word)) << 2;
     this.batch.add(index, u8, offset, payloadLengthBytes(u32, word), keySequence(u32, word), keyNonce(u32, word));
+    return true;
   }
 
   private runBatch(sink: ApplySink): void {
     const { batch, stateMachine } = this;
-    const { count } = batch;
-    if (count === 0) return;
+    if (batch.count === 0) return;
+    invariant(stateMachine.kind !== 'on-disk', 'an on-disk state machine was applied to as one in memory');
     try {
       if (stateMachine.updateCursor !== undefined) {
         this.cursor.start(batch);
         stateMachine.updateCursor(this.cursor);
       } else stateMachine.update(batch.expose());
     } catch (cause) {
-      throw new DrakkarError('ERR_STATE_MACHINE', `update threw in the state machine of shard ${this.shardId}`, {
-        cause,
-      });
+      throw this.updateFailed(cause);
     }
-    batch.clear();
     if (this.batchedSessions.length > 0) this.keepAnswers();
-    const { entries, sequences, nonces } = batch;
+    this.answer(sink);
+  }
+
+  private updateFailed(cause: unknown): DrakkarError {
+    return new DrakkarError('ERR_STATE_MACHINE', `update failed in the state machine of shard ${this.shardId}`, {
+      cause,
+    });
+  }
+
+  /** Tells the callers that wait on this host, and empties the batch. */
+  private answer(sink: ApplySink): void {
+    const { batch } = this;
+    const { entries, sequences, nonces, count } = batch;
     const { nonce } = sink;
+    batch.clear();
     for (let i = 0; i < count; i++) {
       if (nonces[i] !== nonce) continue;
       const entry = entries[i];
@@ -222,76 +307,147 @@ export class Rsm {
     return checksum(this.sessions.encode());
   }
 
-  /** Everything as of now; nothing may be applied until the iteration ends. */
-  saveImage(signal: AbortSignal): AsyncIterable<Uint8Array> {
-    const info = { shardId: this.shardId, index: this.appliedIndex, term: this.appliedTerm };
-    // Captured in one step with the state machine's own view.
-    const membership = encodeSection(encodeMembership(this.membership));
-    const sessions = encodeSection(this.sessions.encode());
-    this.busy = true;
-    const release = (): void => {
-      this.busy = false;
+  // On-disk state machines.
+
+  /** What `open` found. */
+  opened(appliedIndex: number, sessions: Sessions | undefined): void {
+    this.openIndex = this.storedIndex = appliedIndex;
+    this.keepsSessions = sessions !== undefined;
+    this.sessions = sessions ?? new Sessions(this.maxSessions);
+    if (this.keepsSessions) this.sessions.trackChanges();
+  }
+
+  /**
+   * On-disk: takes entries into the batch that `store` is called for; gives how many, fewer than `count` when the batch must end before
+   * the next. The bytes must stay until the batch is stored.
+   */
+  gather(
+    u8: Uint8Array,
+    u32: Uint32Array,
+    word: number,
+    fromIndex: number,
+    count: number,
+    term: number,
+    sink: ApplySink,
+  ): number {
+    const { batch } = this;
+    let taken = 0;
+    for (; taken < count; taken++) {
+      const index = fromIndex + taken;
+      const type = entryType(u32, word);
+      // It has them already, and the session table that goes with them (fault F15).
+      const isStored = index <= this.openIndex;
+      if (type === EntryType.ConfigChange) {
+        // It takes effect with its index: nothing before it is stored behind it.
+        if (batch.count > 0) break;
+        if (index > this.membershipIndex) this.takeSpecial(u8, u32, word, type, index, sink);
+      } else if (!isStored && type === EntryType.Command) {
+        if (batch.count === BATCH_MAX) break;
+        const length = payloadLengthBytes(u32, word);
+        batch.add(index, u8, (word + 3) << 2, length, keySequence(u32, word), keyNonce(u32, word));
+      } else if (!isStored && !this.takeSpecial(u8, u32, word, type, index, sink)) break;
+      word += entryWords(u32, word);
+    }
+    if (taken > 0) {
+      this.gatheredIndex = fromIndex + taken - 1;
+      this.gatheredTerm = term;
+    }
+    return taken;
+  }
+
+  /** Gives what was gathered to the state machine. A promise when that takes its time; without entries there is nothing to do. */
+  store(sink: ApplySink): Promise<void> | undefined {
+    const finish = (): void => {
+      this.answer(sink);
+      this.appliedIndex = this.gatheredIndex;
+      this.appliedTerm = this.gatheredTerm;
     };
-    const { stateMachine, shardId } = this;
-    async function* payload(): AsyncGenerator<Uint8Array> {
-      yield membership;
-      yield sessions;
-      try {
-        for await (const chunk of stateMachine.saveSnapshot({ signal })) {
-          signal.throwIfAborted();
-          yield chunk;
+    if (this.batch.count === 0) {
+      finish();
+      return undefined;
+    }
+    const storing = this.update(this.gatheredIndex);
+    if (storing !== undefined) {
+      const leave = this.gate.enter();
+      return storing.then(finish).finally(leave);
+    }
+    finish();
+    return undefined;
+  }
+
+  /** Has the state machine store index and sessions that no command came with. For those who hold the gate. */
+  async storeIndex(): Promise<void> {
+    const leave = this.calls.enter();
+    try {
+      if (this.storedIndex < this.appliedIndex) await this.update(this.appliedIndex);
+    } finally {
+      leave();
+    }
+  }
+
+  private update(index: number): Promise<void> | undefined {
+    const { stateMachine } = this;
+    invariant(stateMachine.kind === 'on-disk', 'a state machine in memory was stored to');
+    let changes: readonly SessionChange[] | undefined;
+    const batch: DiskBatch = {
+      index,
+      sessionChanges: () => {
+        if (changes === undefined) {
+          if (this.batchedSessions.length > 0) this.keepAnswers();
+          changes = this.sessions.takeChanges();
         }
-      } catch (cause) {
-        if (signal.aborted) throw new DrakkarError('ERR_ABORTED', 'the snapshot was aborted', { cause });
-        throw new DrakkarError('ERR_STATE_MACHINE', `saveSnapshot threw in the state machine of shard ${shardId}`, {
-          cause,
-        });
+        return changes;
+      },
+    };
+    const stored = (): void => {
+      if (this.batchedSessions.length > 0 || this.sessions.hasChanges) {
+        throw this.updateFailed(new Error('it did not ask for the session changes of its batch, and lost them'));
       }
+      this.storedIndex = index;
+    };
+    let running: void | Promise<void>;
+    try {
+      running = stateMachine.update(this.batch.expose(), batch);
+    } catch (cause) {
+      throw this.updateFailed(cause);
     }
-    async function* image(): AsyncGenerator<Uint8Array> {
+    if (running === undefined) {
+      stored();
+      return undefined;
+    }
+    return running.then(stored, (cause: unknown) => {
+      throw this.updateFailed(cause);
+    });
+  }
+
+  /** Everything as of now. A regular state machine is not applied to until the iteration ends. */
+  saveImage(signal: AbortSignal): AsyncIterable<Uint8Array> {
+    const image = capture(this, signal);
+    async function* chunks(): AsyncGenerator<Uint8Array> {
       try {
-        yield* encodeImage(info, payload());
+        yield* image.chunks;
       } finally {
-        release();
+        await image.release();
       }
     }
-    return image();
+    return chunks();
   }
 
   /** Replaces everything by an image. After an error the state is half one, half the other: the replica must fail. */
   async recoverImage(chunks: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<void> {
-    const reader = new ImageReader(chunks);
-    const info = await reader.header();
-    if (info.shardId !== this.shardId) {
-      throw new DrakkarError('ERR_SNAPSHOT_CORRUPT', `the snapshot is of shard ${info.shardId}, not ${this.shardId}`);
-    }
-    const sections = new SectionReader(reader.payload());
-    const membership = decodeMembership(await sections.section());
-    const sessions = Sessions.decode(await sections.section(), this.maxSessions);
-    const rest = sections.rest();
-    try {
-      await this.stateMachine.recoverFromSnapshot(rest, { signal });
-    } catch (cause) {
-      if (DrakkarError.is(cause)) throw cause;
-      throw new DrakkarError(
-        'ERR_STATE_MACHINE',
-        `recoverFromSnapshot threw in the state machine of shard ${this.shardId}`,
-        {
-          cause,
-        },
-      );
-    }
-    // A state machine may stop reading early; what follows must verify all the same.
-    for await (const piece of rest) void piece;
-    this.sessions = sessions;
-    this.membership = membership;
-    this.appliedIndex = info.index;
-    this.appliedTerm = info.term;
+    await (await readImage(this, chunks)).recover(signal);
   }
 
+  /** After everything that runs in it. */
   async close(): Promise<void> {
+    await this.gate.quiet();
+    await this.calls.quiet();
     await this.stateMachine.close?.();
   }
+}
+
+function encodesSame(a: Membership, b: Membership): boolean {
+  return checksum(encodeMembership(a)) === checksum(encodeMembership(b));
 }
 
 function report(

@@ -4,42 +4,10 @@
  *
  * At most `maxSessions` are kept; using one makes it the newest, a new one pushes out the oldest.
  */
-import { DrakkarError } from '../errors.ts';
-import { getU53, isU53, putU53 } from '../wire/number.ts';
-import type { Result } from './state-machine.ts';
+import { Session, decodeRow, encodeRow, getSession, malformed, putSession, sessionWords } from './session.ts';
+import type { SessionChange } from './state-machine.ts';
 
 export const SESSIONS_MAX = 4096;
-/** Answers kept for one session; its client has one command under way, so more means that it ignores answers. */
-export const ANSWERS_MAX = 64;
-
-export class Session {
-  readonly clientHigh: number;
-  readonly clientLow: number;
-  /** The client has the answers up to this series. */
-  respondedTo = 0;
-  /** Answers the client may still ask for, by series, oldest first. */
-  readonly answers = new Map<number, Result>();
-
-  constructor(clientHigh: number, clientLow: number) {
-    this.clientHigh = clientHigh;
-    this.clientLow = clientLow;
-  }
-
-  /** The client has seen all answers up to `series`. */
-  respond(series: number): void {
-    if (series <= this.respondedTo) return;
-    this.respondedTo = series;
-    for (const known of this.answers.keys()) if (known <= series) this.answers.delete(known);
-  }
-
-  keep(series: number, result: Result): void {
-    this.answers.set(series, result);
-    if (this.answers.size <= ANSWERS_MAX) return;
-    const [oldest] = this.answers.keys();
-    this.answers.delete(oldest);
-    this.respond(oldest);
-  }
-}
 
 /** For all shards that no session was opened in; never written to. */
 const NOBODY = new Map<bigint, Session>();
@@ -48,6 +16,8 @@ export class Sessions {
   private readonly max: number;
   /** Least recently used first: a Map remembers the order of insertion. */
   private byClient = NOBODY;
+  /** Sessions that an on-disk state machine has not stored yet as they are; undefined when nobody asks. */
+  private changed: Set<bigint> | undefined;
 
   constructor(max: number = SESSIONS_MAX) {
     this.max = max;
@@ -57,23 +27,38 @@ export class Sessions {
     return this.byClient.size;
   }
 
+  get hasChanges(): boolean {
+    return this.changed !== undefined && this.changed.size > 0;
+  }
+
+  /** From now on `takeChanges` tells what happens. */
+  trackChanges(): void {
+    this.changed = new Set();
+  }
+
   /** Makes the session the newest one. */
-  use(clientHigh: number, clientLow: number): Session | undefined {
+  use(clientHigh: number, clientLow: number, index = 0): Session | undefined {
     const key = keyOf(clientHigh, clientLow);
     const session = this.byClient.get(key);
     if (session === undefined) return undefined;
     this.byClient.delete(key);
     this.byClient.set(key, session);
+    session.lastUsed = index;
+    this.changed?.add(key);
     return session;
   }
 
   /** Registering twice is fine: the second is the client's retry (scenario 65). */
-  register(clientHigh: number, clientLow: number): void {
-    if (this.use(clientHigh, clientLow) !== undefined) return;
-    this.add(new Session(clientHigh, clientLow));
+  register(clientHigh: number, clientLow: number, index = 0): void {
+    if (this.use(clientHigh, clientLow, index) !== undefined) return;
+    const session = new Session(clientHigh, clientLow);
+    session.lastUsed = index;
+    this.add(session);
+    this.changed?.add(keyOf(clientHigh, clientLow));
     if (this.byClient.size <= this.max) return;
     const [oldest] = this.byClient.keys();
     this.byClient.delete(oldest);
+    this.changed?.add(oldest);
   }
 
   private add(session: Session): void {
@@ -83,47 +68,53 @@ export class Sessions {
 
   /** Fine for an unknown one: the client's retry. */
   unregister(clientHigh: number, clientLow: number): void {
-    this.byClient.delete(keyOf(clientHigh, clientLow));
+    const key = keyOf(clientHigh, clientLow);
+    if (this.byClient.delete(key)) this.changed?.add(key);
   }
 
-  /**
-   *     u32 count, then for each session, least recently used first:
-   *     client high, low, responded-to (2), count of answers, then for each:
-   *     series (2), kind (0 number, 1 bytes), number as float64 (2) or length and bytes padded to 4
-   */
-  encode(): Uint8Array {
-    let bytes = 4;
-    for (const session of this.byClient.values()) {
-      bytes += 20;
-      for (const result of session.answers.values()) {
-        bytes += 12 + (typeof result === 'number' ? 8 : 4 + ((result.length + 3) & ~3));
-      }
+  /** What changed since it was last asked, as rows of a table. */
+  takeChanges(): SessionChange[] {
+    const { changed } = this;
+    if (changed === undefined || changed.size === 0) return [];
+    const changes = [...changed].map((key) => this.rowOf(key));
+    changed.clear();
+    return changes;
+  }
+
+  /** All sessions as rows. */
+  rows(): SessionChange[] {
+    return [...this.byClient.keys()].map((key) => this.rowOf(key));
+  }
+
+  private rowOf(key: bigint): SessionChange {
+    const session = this.byClient.get(key);
+    return { key: key.toString(16).padStart(16, '0'), value: session && encodeRow(session) };
+  }
+
+  /** From the rows of a table, in any order. Throws `ERR_SNAPSHOT_CORRUPT`. */
+  static fromRows(rows: Iterable<readonly [key: string, value: Uint8Array]>, max: number = SESSIONS_MAX): Sessions {
+    const sessions = new Sessions(max);
+    const all: Session[] = [];
+    for (const [key, value] of rows) {
+      const session = decodeRow(value);
+      if (keyOf(session.clientHigh, session.clientLow).toString(16).padStart(16, '0') !== key) throw malformed();
+      if (all.push(session) > max) throw malformed();
     }
-    const u8 = new Uint8Array(bytes);
+    all.sort((a, b) => a.lastUsed - b.lastUsed);
+    for (const session of all) sessions.add(session);
+    if (sessions.count !== all.length) throw malformed();
+    return sessions;
+  }
+
+  /** u32 count, then the sessions, least recently used first. */
+  encode(): Uint8Array {
+    let words = 1;
+    for (const session of this.byClient.values()) words += sessionWords(session);
+    const u8 = new Uint8Array(words << 2);
     const u32 = new Uint32Array(u8.buffer);
-    const view = new DataView(u8.buffer);
     u32[0] = this.byClient.size;
     let word = 1;
-    for (const session of this.byClient.values()) {
-      u32[word] = session.clientHigh;
-      u32[word + 1] = session.clientLow;
-      putU53(u32, word + 2, session.respondedTo);
-      u32[word + 4] = session.answers.size;
-      word += 5;
-      for (const [series, result] of session.answers) {
-        putU53(u32, word, series);
-        if (typeof result === 'number') {
-          u32[word + 2] = 0;
-          view.setFloat64((word + 3) << 2, result, true);
-          word += 5;
-        } else {
-          u32[word + 2] = 1;
-          u32[word + 3] = result.length;
-          u8.set(result, (word + 4) << 2);
-          word += 4 + ((result.length + 3) >>> 2);
-        }
-      }
-    }
+    for (const session of this.byClient.values()) word = putSession(u8, u32, word, session);
     return u8;
   }
 
@@ -133,42 +124,19 @@ export class Sessions {
     const u8 = bytes.slice(); // aligned
     if (u8.length < 4 || (u8.length & 3) !== 0) throw malformed();
     const u32 = new Uint32Array(u8.buffer);
-    const view = new DataView(u8.buffer);
-    const end = u32.length;
     const count = u32[0];
     if (count > max) throw malformed();
     let word = 1;
-    for (let left = count; left > 0; left--) {
-      if (word + 5 > end || !isU53(u32, word + 2)) throw malformed();
-      const session = new Session(u32[word], u32[word + 1]);
-      session.respondedTo = getU53(u32, word + 2);
-      const answers = u32[word + 4];
-      if (answers > ANSWERS_MAX) throw malformed();
-      word += 5;
-      for (let a = 0; a < answers; a++) {
-        if (word + 4 > end || !isU53(u32, word)) throw malformed();
-        const series = getU53(u32, word);
-        if (u32[word + 2] === 0) {
-          if (word + 5 > end) throw malformed();
-          session.answers.set(series, view.getFloat64((word + 3) << 2, true));
-          word += 5;
-        } else if (u32[word + 2] === 1) {
-          const length = u32[word + 3];
-          const words = 4 + Math.ceil(length / 4);
-          if (word + words > end) throw malformed();
-          const at = (word + 4) << 2;
-          session.answers.set(series, u8.slice(at, at + length));
-          word += words;
-        } else throw malformed();
-      }
+    for (let at = 1; at <= count; at++) {
+      const { session, end } = getSession(u8, u32, word);
+      // Each was used by an entry of its own, so that any later one has a larger index than its rank.
+      session.lastUsed = at;
       sessions.add(session);
+      word = end;
     }
-    if (word !== end || sessions.count !== count) throw malformed();
+    if (word !== u32.length || sessions.count !== count) throw malformed();
     return sessions;
   }
 }
 
 const keyOf = (high: number, low: number): bigint => (BigInt(high) << 32n) | BigInt(low);
-
-const malformed = (): DrakkarError =>
-  new DrakkarError('ERR_SNAPSHOT_CORRUPT', 'the sessions of a snapshot are malformed');

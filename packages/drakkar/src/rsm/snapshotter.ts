@@ -7,6 +7,7 @@
  *     <index as 16 hex>.receiving     being received, or left by a crash
  *     <index as 16 hex>.importing     being imported, or left by a crash
  *     <index as 16 hex>.<stamp>.imported   whole; counts once the log's record has the bootstrap that the stamp is of
+ *     <index as 16 hex>.files/        copied out of an image for its recovery, or left by a crash
  */
 import { DrakkarError, diskErrorOf } from '../errors.ts';
 import type { FileSystem } from '../env/env.ts';
@@ -139,7 +140,7 @@ export class Snapshotter {
     if ((await this.fs.stat(this.dir)) === undefined) return;
     for (const name of await this.fs.list(this.dir)) {
       const path = `${this.dir}/${name}`;
-      const isTemporary = /^[0-9a-f]{16}\.(generating|receiving|importing)$/.test(name);
+      const isTemporary = /^[0-9a-f]{16}\.(generating|receiving|importing|files)$/.test(name);
       const isUnrecorded = /^[0-9a-f]{16}\.snapshot$/.test(name) && Number.parseInt(name, 16) > recorded;
       const imported = /^([0-9a-f]{16})\.([0-9a-f]{8})\.imported$/.exec(name);
       if (imported !== null && Number.parseInt(imported[1], 16) === recorded && imported[2] === stampOf(bootstrap)) {

@@ -82,8 +82,8 @@ export class Clients {
     while (this.operationsLeft > 0) {
       await this.sleep(dice.exponential(plan.thinkMs));
       if (world.nowMs() < this.lullUntilMs) await this.sleep(this.lullUntilMs - world.nowMs());
-      const { shardId, memberIds } = dice.pick(plan.shards);
-      const up = hosts.filter((host) => host.isUp && memberIds.includes(host.id));
+      const { shardId } = dice.pick(plan.shards);
+      const up = hosts.filter((host) => host.isUp && host.serves(shardId));
       if (up.length === 0) continue;
       const leader = this.leaderOf(shardId);
       const host = leader !== undefined && dice.chance(0.5) ? leader : dice.pick(up);
@@ -227,7 +227,8 @@ export class Clients {
       }
       truth.reads(answer.appliedIndex, floor);
       // Whatever begins after this must see as much.
-      if (answer.appliedIndex > truth.acknowledgedIndex) truth.acknowledgedIndex = answer.appliedIndex;
+      const seen = truth.lastCommandAt(answer.appliedIndex);
+      if (seen > truth.acknowledgedIndex) truth.acknowledgedIndex = seen;
       this.owner.trace.note(host.name, 'answers read', call.id, 'at', answer.appliedIndex);
       this.owner.count('readsAnswered');
       this.end(call, 'ok', answer.value);
@@ -265,7 +266,7 @@ export class Clients {
   forceSnapshot(): void {
     const host = this.dice.pick(this.owner.hosts);
     const shard = this.dice.pick(this.owner.plan.shards);
-    if (!host.isUp || !shard.memberIds.includes(host.id)) return;
+    if (!host.isUp || !host.serves(shard.shardId)) return;
     const number = ++this.exportCount;
     if (this.dice.stream(`export ${number}`).chance(EXPORT_SHARE)) this.exportSnapshot(host, shard.shardId, number);
     else this.inBackground(host, 'snapshotsForced', 'snapshotsRefused', (node) => node.requestSnapshot(shard.shardId));
@@ -332,7 +333,7 @@ export class Clients {
   async answerOnce(host: SimHost, shardId: number, deadlineMs: number): Promise<boolean> {
     const dice = this.dice.stream(`end ${host.id} ${shardId}`);
     const truth = this.owner.truths.get(shardId)!;
-    while (this.owner.world.nowMs() < deadlineMs) {
+    while (this.owner.world.nowMs() < deadlineMs && host.serves(shardId)) {
       if (!host.isUp) {
         await this.sleep(50);
         continue;

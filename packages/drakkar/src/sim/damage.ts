@@ -5,7 +5,7 @@
 import { pinsOf } from '../inspect.ts';
 import { SECTOR_BYTES, type MemoryDisk } from '../testing.ts';
 import type { Dice } from './dice.ts';
-import { DATA_DIR, type SimHost } from './host.ts';
+import { DATA_DIR, STORES_DIR, type SimHost } from './host.ts';
 
 const PAGE_BYTES = 4096;
 
@@ -64,9 +64,11 @@ export function damageDisk(kind: Damage, target: Damageable, dice: Dice): boolea
  * A peer that never heard of this host, or not of its newest starts, cannot tell that its disk was lost or rolled back: then the
  * fault is beyond what is promised.
  */
-export function loseDisk(host: SimHost, peers: readonly SimHost[]): boolean {
+export function loseDisk(host: SimHost, peers: readonly SimHost[], dice: Dice): boolean {
   if (!isKnown(host, peers, 1)) return false;
   host.machine.disk.remove(DATA_DIR);
+  // Stores that are left are ahead of the log, and must be noticed.
+  if (dice.chance(0.5)) host.machine.disk.remove(STORES_DIR);
   host.lastLogWrite = undefined;
   host.isForgetful = true;
   return true;
@@ -78,6 +80,15 @@ export function rollBackDisk(host: SimHost, peers: readonly SimHost[]): boolean 
   if (copy === undefined) return false;
   host.machine.disk.restore(copy.disk);
   host.isForgetful = true;
+  return true;
+}
+
+/** Stores of on-disk state machines that are gone, or lost their newest batches: behind the log. False when there is none. */
+export function damageStores(disk: MemoryDisk, isLost: boolean, dice: Dice): boolean {
+  const journals = disk.paths().filter((path) => path.startsWith(`${STORES_DIR}/`) && path.endsWith('/journal'));
+  if (journals.length === 0) return false;
+  if (isLost) disk.remove(STORES_DIR);
+  else disk.edit(dice.pick(journals), (bytes) => bytes.fill(0, dice.below(bytes.length)));
   return true;
 }
 

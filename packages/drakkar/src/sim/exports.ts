@@ -9,10 +9,14 @@ import { MemoryMachines } from '../testing.ts';
 import { importSnapshot } from '../tools/import.ts';
 import { openWal } from '../wal/wal.ts';
 import { describe, type SimHost } from './host.ts';
-import { WatchedMachine } from './machine.ts';
+import type { AnyStateMachine } from '../rsm/state-machine.ts';
+import { watchMachine } from './machine.ts';
 import type { ShardTruth } from './truth.ts';
 import { Violation, holds } from './violation.ts';
 import type { Workload } from './workload.ts';
+
+/** No replica of a run has it; the one that exports may have been removed by then. */
+const IMPORTED_ID = 50;
 
 export interface ExportedSim {
   readonly host: SimHost;
@@ -48,17 +52,21 @@ export function checkExport(exported: ExportedSim): void {
 
 async function importAndCompare(exported: ExportedSim, env: ReturnType<SimHost['machine']['boot']>): Promise<void> {
   const { host, shardId, truth, workload, index } = exported;
-  const members = { [host.id]: host.address };
+  const members = { [IMPORTED_ID]: host.address };
   const common = { env, dir: 'imported', logDb };
-  await importSnapshot({ ...common, from: exported.dir, replicaId: host.id, members });
+  await importSnapshot({ ...common, from: exported.dir, replicaId: IMPORTED_ID, members });
   const opened = await NodeHost.open({ ...common, raftAddress: host.address });
-  const makes = (): WatchedMachine =>
-    new WatchedMachine(workload.createStateMachine(shardId, host.id), {
+  // A store of its own: an on-disk state machine is given the image.
+  const place = { ...host.placeOf(shardId, env), dir: 'imported-stores' };
+  const makes = (): AnyStateMachine =>
+    watchMachine(workload.createStateMachine(shardId, IMPORTED_ID, place), {
       onApplied: (...args) => truth.applies(...args),
       // The digest at the index of the last command must be the one that every replica had there.
       onDigest: (...args) => truth.hasDigest(...args),
+      onOpened() {},
+      onRepeated: (...args) => truth.repeats(...args),
     });
-  await opened.startReplica({ shardId, replicaId: host.id }, makes);
+  await opened.startReplica({ shardId, replicaId: IMPORTED_ID }, makes);
   const [view] = replicasOf(opened);
   const isThere = view.appliedIndex === index && view.commitIndex === index && view.lastIndex === index;
   holds(isThere, 'an import begins at the index of its export', () => {

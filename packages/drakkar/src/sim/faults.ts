@@ -44,6 +44,8 @@ export const FAULTS = {
   'stale-sector': { perSecond: 0.3, meanMs: 0, isPermanent: true, share: 0.12 },
   'lost-disk': { perSecond: 0.3, meanMs: 0, isPermanent: true, share: 0.12 },
   'rolled-back-disk': { perSecond: 0.3, meanMs: 0, isPermanent: true, share: 0.12 },
+  'lost-store': { perSecond: 0.3, meanMs: 0, isPermanent: true, share: 0.12 },
+  'stale-store': { perSecond: 0.3, meanMs: 0, isPermanent: true, share: 0.12 },
   // Processes, machines and clocks.
   crash: { perSecond: 0.5, meanMs: 300, share: 0.5 },
   'power-loss': { perSecond: 0.5, meanMs: 300, share: 0.5 },
@@ -59,6 +61,8 @@ export const FAULTS = {
   'session-flood': { perSecond: 0.2, meanMs: 0, share: 0.04 },
   // Of hosts with several engines; `plan.ts` draws it.
   'thread-crash': { perSecond: 0.4, meanMs: 0, share: 0 },
+  /** Not without its own plan: hosts to spare, and no disk damaged for good. */
+  membership: { perSecond: 2, meanMs: 0, share: 0 },
 } as const satisfies Record<string, Fault>;
 
 export type FaultKind = keyof typeof FAULTS;
@@ -69,7 +73,7 @@ export const faultOf = (kind: FaultKind): Fault => FAULTS[kind];
 /** The mix of one run; a tenth of the runs has none. */
 export function drawFaults(dice: Dice): FaultKind[] {
   const isCalm = dice.chance(0.1);
-  return FAULT_KINDS.filter((kind) => faultOf(kind).share !== 0).filter(
+  return FAULT_KINDS.filter((kind) => kind !== 'membership' && faultOf(kind).share !== 0).filter(
     (kind) => dice.chance(faultOf(kind).share ?? 0.3) && !isCalm,
   );
 }

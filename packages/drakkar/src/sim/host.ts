@@ -6,9 +6,9 @@ import type { ReplicaOptions } from '../config.ts';
 import type { Env, Logger, Random } from '../env/env.ts';
 import { DrakkarError } from '../errors.ts';
 import type { HostEventMap } from '../events.ts';
-import { enginesOf } from '../inspect.ts';
+import { enginesOf, type MemberRole } from '../inspect.ts';
 import { NodeHost } from '../nodehost.ts';
-import type { StateMachine } from '../rsm/state-machine.ts';
+import type { AnyStateMachine } from '../rsm/state-machine.ts';
 import type { Keep, MemoryDisk, MemoryMachine, SimulatedAuthority } from '../testing.ts';
 import type { TlsOptions } from '../transport/security.ts';
 import { createTcpTransport } from '../transport/tcp.ts';
@@ -20,20 +20,24 @@ import { watchLog, type StateWatcher } from './log.ts';
 import type { Plan } from './plan.ts';
 import { Disturbance, watchTransport } from './transport.ts';
 import { Violation } from './violation.ts';
+import type { MachinePlace } from './workload.ts';
 
 /** Before a host that failed, or could not start, is started again. */
 const RESTART_MS = 400;
 const BACKUPS_MAX = 5;
 /** Between two certificates of a host, in the runs in which hosts have some. */
 const ROTATION_MS = 2500;
+const STORE_COUNTERS = ['snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk'] as const;
 export const DATA_DIR = 'data';
+/** Of on-disk state machines: on the same disk, a directory for each shard. */
+export const STORES_DIR = 'stores';
 
 /** What a host tells the run. */
 export interface HostOwner {
   readonly plan: Plan;
   readonly logger: Logger;
   readonly authority: SimulatedAuthority;
-  createStateMachine(host: SimHost, shardId: number): StateMachine;
+  createStateMachine(host: SimHost, shardId: number, env: Env): AnyStateMachine;
   onSend(host: SimHost, address: string, slab: Slab, offset: number, lengthBytes: number): void;
   onSnapshotOffer(host: SimHost, header: SnapshotHeader): void;
   watcherOf(host: SimHost): StateWatcher;
@@ -51,11 +55,28 @@ export const DAMAGE_CODES: ReadonlySet<string> = new Set([
   'ERR_DIR_FORMAT',
   'ERR_SNAPSHOT_CORRUPT',
   'ERR_SHARD_NOT_BOOTSTRAPPED',
+  'ERR_STATE_MACHINE_INDEX',
 ]);
 /** Refusals that pass: the disk is full or fails now, and will not for ever. */
 const PASSING_CODES: ReadonlySet<string> = new Set(['ERR_DISK_FULL', 'ERR_DISK_FAILED', 'ERR_ENGINE_FAILED']);
 /** The state machines of a host, for its threads. */
 const MACHINES = 'sim:machines';
+
+/** Also where the disk refuses a state machine that keeps its state there. */
+function isPassing(error: DrakkarError): boolean {
+  if (error.code !== 'ERR_STATE_MACHINE') return PASSING_CODES.has(error.code);
+  const { code } = (error.cause ?? {}) as { code?: unknown };
+  return typeof code === 'string' && /^E[A-Z]+$/.test(code);
+}
+
+/** A replica that a host is told to run. */
+export interface Placement {
+  readonly replicaId: number;
+  readonly members: Readonly<Record<number, string>> | 'join';
+  readonly witness: boolean;
+  /** What it is to be added as. */
+  readonly role?: MemberRole;
+}
 
 export class SimHost {
   readonly id: number;
@@ -63,6 +84,9 @@ export class SimHost {
   readonly machine: MemoryMachine;
   readonly disturbance: Disturbance = new Disturbance();
   host: NodeHost | undefined;
+  /** Of the newest process. */
+  private env: Env | undefined;
+  private hasThreads = false;
   /** Raised with every process; what belongs to an older one is void. */
   generation = 0;
   isDamaged = false;
@@ -70,12 +94,16 @@ export class SimHost {
   /** It is started as an operator does who knows that the shard is an old one: without its first members. */
   isWithoutMembers = false;
   /** Reads of files may fail or lie at the moment: refusals of what was read are explained. */
-  hasReadFaults = false;
+  readFaults = 0;
   isStarting = false;
   isQuarantined = false;
   /** The newest write to the log that was finished, or failed. */
   lastLogWrite: { readonly path: string; readonly position: number } | undefined;
   /** Copies of the disk, oldest first, as the ends of processes left it. */
+  /** What it runs, by shard; lasts over its processes. */
+  readonly placements: Map<number, Placement> = new Map();
+  /** Removed replicas whose data is still here. */
+  private readonly leftovers = new Map<number, number>();
   readonly backups: { readonly startCounter: number; readonly disk: MemoryDisk }[] = [];
   private readonly owner: HostOwner;
   private readonly dice: Dice;
@@ -87,7 +115,19 @@ export class SimHost {
     this.machine = machine;
     this.owner = owner;
     this.dice = dice;
-    machine.modules.set(MACHINES, { default: (shardId: number) => owner.createStateMachine(this, shardId) });
+    machine.modules.set(MACHINES, (env) => ({
+      default: (shardId: number) => owner.createStateMachine(this, shardId, env),
+    }));
+    for (const { shardId, memberIds } of owner.plan.shards) {
+      if (!memberIds.includes(id)) continue;
+      const members = Object.fromEntries(memberIds.map((member) => [member, `host${member}:7000`]));
+      this.placements.set(shardId, { replicaId: id, members, witness: false });
+    }
+  }
+
+  /** Whether clients may ask it of the shard. */
+  serves(shardId: number): boolean {
+    return this.placements.get(shardId)?.witness === false;
   }
 
   get address(): string {
@@ -101,12 +141,13 @@ export class SimHost {
   /** As every host of the run starts its replica of the shard. */
   replicaOptions(shardId: number): ReplicaOptions {
     const { plan } = this.owner;
-    const { memberIds } = plan.shards.find((shard) => shard.shardId === shardId)!;
+    const { replicaId, members, witness } = this.placements.get(shardId)!;
     return {
       shardId,
-      replicaId: this.id,
+      replicaId,
       // Named at every start, as most programs do.
-      ...(this.isWithoutMembers ? {} : { members: Object.fromEntries(memberIds.map((id) => [id, `host${id}:7000`])) }),
+      ...(this.isWithoutMembers ? {} : { members }),
+      ...(witness ? { witness } : {}),
       electionRtt: plan.electionRtt,
       heartbeatRtt: plan.heartbeatRtt,
       snapshotEntries: plan.snapshotEntries,
@@ -115,6 +156,17 @@ export class SimHost {
       ...(plan.maxInMemoryLogBytes === 0 ? {} : { maxInMemoryLogBytes: plan.maxInMemoryLogBytes }),
       quiesce: plan.quiesce,
     };
+  }
+
+  placeOf(shardId: number, env: Env): MachinePlace {
+    const { kind } = this.owner.plan.shards.find((shard) => shard.shardId === shardId)!;
+    const replicaId = this.placements.get(shardId)?.replicaId ?? this.id;
+    // A new replica begins with an empty store.
+    return { kind, env, dir: `${STORES_DIR}/${shardId}${replicaId === this.id ? '' : `-${replicaId}`}` };
+  }
+
+  get hasReadFaults(): boolean {
+    return this.readFaults > 0;
   }
 
   get isUp(): boolean {
@@ -143,6 +195,7 @@ export class SimHost {
     const { plan } = this.owner;
     const engines = this.dice.stream(`engines ${generation}`).between(1, plan.enginesMax);
     if (plan.enginesMax > 1) this.owner.count(`startsWith${engines}Engines`);
+    this.hasThreads = engines > 1;
     const host = await NodeHost.open({
       engines,
       dir: DATA_DIR,
@@ -164,12 +217,63 @@ export class SimHost {
         }),
     });
     this.host = host;
+    this.env = env;
     this.listen(host, generation);
-    for (const { shardId, memberIds } of plan.shards) {
-      if (!memberIds.includes(this.id)) continue;
-      const makes = engines === 1 ? () => this.owner.createStateMachine(this, shardId) : { module: MACHINES };
-      await host.startReplica(this.replicaOptions(shardId), makes);
+    for (const shardId of [...this.placements.keys()]) {
+      await this.clear(host, shardId);
+      await this.startReplica(host, shardId, env);
     }
+  }
+
+  private async startReplica(host: NodeHost, shardId: number, env: Env): Promise<void> {
+    const options = this.replicaOptions(shardId);
+    const makes = this.hasThreads
+      ? { module: MACHINES }
+      : (): AnyStateMachine => this.owner.createStateMachine(this, shardId, env);
+    try {
+      await host.startReplica(options, options.witness === true ? undefined : makes);
+    } catch (error) {
+      if (!DrakkarError.is(error, 'ERR_REPLICA_REMOVED')) throw error;
+      this.wasRemoved(shardId, options.replicaId);
+    }
+  }
+
+  // Replicas that come and go.
+
+  /** Tells a running host to take a replica; it does so at every later start, too. */
+  place(shardId: number, placement: Placement): void {
+    this.placements.set(shardId, placement);
+    const { generation, env } = this;
+    if (env === undefined) return;
+    const run = async (host: NodeHost): Promise<void> => {
+      await this.clear(host, shardId);
+      await this.startReplica(host, shardId, env);
+    };
+    this.call(run).catch((error: unknown) => {
+      if (generation === this.generation && this.host?.failed === undefined) this.couldNotStart(error);
+    });
+  }
+
+  private wasRemoved(shardId: number, replicaId: number): void {
+    if (this.placements.get(shardId)?.replicaId !== replicaId) return;
+    this.owner.count('replicasRemoved');
+    this.owner.note(this, 'is rid of', `replica ${replicaId} of shard ${shardId}`);
+    this.placements.delete(shardId);
+    this.leftovers.set(shardId, replicaId);
+  }
+
+  /** Gives back the room of a removed replica. */
+  private async clear(host: NodeHost, shardId: number): Promise<void> {
+    const replicaId = this.leftovers.get(shardId);
+    if (replicaId === undefined) return;
+    try {
+      await host.removeData(shardId, replicaId);
+    } catch (error) {
+      // A process before this one had done it.
+      if (!DrakkarError.is(error, 'ERR_SHARD_NOT_FOUND')) throw error;
+    }
+    this.leftovers.delete(shardId);
+    this.owner.count('leftoversCleared');
   }
 
   private tls(): TlsOptions {
@@ -209,6 +313,10 @@ export class SimHost {
       owner.count('membersRefused');
       owner.note(this, 'refuses', `member ${memberId} of shard ${shardId}:`, reason);
     });
+    host.on('replicaRemoved', ({ shardId, replicaId }) => {
+      if (generation === this.generation) this.wasRemoved(shardId, replicaId);
+    });
+    host.on('membershipChanged', () => owner.count('membershipsApplied'));
     host.on('hostFailed', () => {
       owner.count('hostFailures');
       if (generation === this.generation) this.restartLater('the log failed');
@@ -216,7 +324,7 @@ export class SimHost {
     host.on('replicaFailed', ({ shardId, error }) => {
       if (host.failed !== undefined || generation !== this.generation) return;
       const isExplained = this.isDamaged || (this.hasReadFaults && error.code !== 'ERR_INVARIANT');
-      if (!isExplained && !PASSING_CODES.has(error.code)) {
+      if (!isExplained && !isPassing(error)) {
         owner.fail(
           new Violation('crash', 'no replica fails by itself', `${this.name}, shard ${shardId}: ${describe(error)}`),
         );
@@ -228,7 +336,8 @@ export class SimHost {
   private couldNotStart(error: unknown): void {
     const code = DrakkarError.is(error) ? error.code : '';
     this.owner.note(this, 'did not start', code);
-    if (PASSING_CODES.has(code) || (this.hasReadFaults && DAMAGE_CODES.has(code))) {
+    if (error instanceof DrakkarError && code === 'ERR_STATE_MACHINE_INDEX') this.owner.count('storesRefused');
+    if ((DrakkarError.is(error) && isPassing(error)) || (this.hasReadFaults && DAMAGE_CODES.has(code))) {
       this.restartLater(code);
     } else if (this.isDamaged && DAMAGE_CODES.has(code)) {
       // The safe halt: nothing of this disk is believed any more.
@@ -272,6 +381,7 @@ export class SimHost {
   reportCounters(host: NodeHost): void {
     for (const { log, counters } of enginesOf(host)) {
       this.owner.count('diskStalls', counters.diskStalls);
+      for (const name of STORE_COUNTERS) this.owner.count(name, counters[name]);
       this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);
       this.owner.count('blocksMoved', log.counters['blocksMoved'] ?? 0);
       this.owner.count('groups', log.counters['groups'] ?? 0);

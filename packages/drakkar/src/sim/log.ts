@@ -2,15 +2,15 @@
 import type { LogDb, ShardState } from '../wal/logdb.ts';
 
 export interface StateWatcher {
-  onRecovered(shardId: number, term: number, vote: number): void;
-  onDurable(shardId: number, term: number, vote: number): void;
+  onRecovered(shardId: number, replicaId: number, term: number, vote: number): void;
+  onDurable(shardId: number, replicaId: number, term: number, vote: number): void;
 }
 
 /** The same log, not a copy. */
 export function watchLog<T extends LogDb>(log: T, watcher: StateWatcher): T {
   const underway = new Map<number, ShardState[]>();
   for (const [shardId, { state, failure }] of log.recovered) {
-    if (failure === undefined) watcher.onRecovered(shardId, state.term, state.vote);
+    if (failure === undefined) watcher.onRecovered(shardId, state.replicaId, state.term, state.vote);
   }
   const appendState = log.appendState.bind(log);
   const start = log.start.bind(log);
@@ -25,7 +25,7 @@ export function watchLog<T extends LogDb>(log: T, watcher: StateWatcher): T {
       const stateDurable = sink.stateDurable.bind(sink);
       sink.stateDurable = (shardId) => {
         const state = underway.get(shardId)?.shift();
-        if (state !== undefined) watcher.onDurable(shardId, state.term, state.vote);
+        if (state !== undefined) watcher.onDurable(shardId, state.replicaId, state.term, state.vote);
         stateDurable(shardId);
       };
       start(sink, liveBlocks);

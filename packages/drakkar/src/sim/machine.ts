@@ -2,7 +2,20 @@
  * Stands between Drakkar and the state machine under test: takes the token off each command, and reports what was applied, what was
  * answered and which digest the state has at which index. The state machine inside cannot tell that it is watched.
  */
-import type { Entry, EntryCursor, Result, SnapshotContext, StateMachine } from '../rsm/state-machine.ts';
+import type {
+  AnyStateMachine,
+  ConcurrentStateMachine,
+  DiskBatch,
+  DiskRecoveryContext,
+  Entry,
+  EntryCursor,
+  OnDiskStateMachine,
+  OpenedState,
+  RecoveryContext,
+  Result,
+  SnapshotContext,
+  StateMachine,
+} from '../rsm/state-machine.ts';
 
 /** Each command begins with the number of its call. */
 export const TOKEN_BYTES = 4;
@@ -14,6 +27,10 @@ export interface ApplyWatcher {
   onApplied(index: number, token: number, command: Uint8Array, result: Result): void;
   /** The state machine's own digest with everything up to `index` applied. */
   onDigest(index: number, hash: number): void;
+  /** An on-disk state machine was opened and has stored what came up to `index`. */
+  onOpened(index: number): void;
+  /** An on-disk state machine is given what it has stored already. */
+  onRepeated(index: number, storedIndex: number): void;
 }
 
 /** What a look-up gives: the answer, and how far the state had come. */
@@ -29,21 +46,28 @@ export function withToken(token: number, command: Uint8Array): Uint8Array {
   return whole;
 }
 
-export class WatchedMachine implements StateMachine {
-  private readonly inner: StateMachine;
-  private readonly watcher: ApplyWatcher;
-  private readonly cursor = new ListCursor();
+/** The state machine under watch, of the same kind. */
+export function watchMachine(inner: AnyStateMachine, watcher: ApplyWatcher): AnyStateMachine {
+  if (inner.kind === 'on-disk') return new WatchedDisk(inner, watcher);
+  if (inner.kind === 'concurrent') return new WatchedConcurrent(inner, watcher);
+  return new WatchedRegular(inner, watcher);
+}
+
+/** What is the same for all kinds. */
+class Watch {
+  readonly inner: AnyStateMachine;
+  readonly watcher: ApplyWatcher;
   /** Index of the last command applied. */
-  private appliedIndex = 0;
+  appliedIndex = 0;
   private readonly tokens: number[] = [];
 
-  constructor(inner: StateMachine, watcher: ApplyWatcher) {
+  constructor(inner: AnyStateMachine, watcher: ApplyWatcher) {
     this.inner = inner;
     this.watcher = watcher;
   }
 
-  update(entries: readonly Entry[]): void {
-    const { tokens, watcher, inner } = this;
+  begin(entries: readonly Entry[]): void {
+    const { tokens } = this;
     tokens.length = 0;
     for (const entry of entries) {
       const { bytes, offset } = entry;
@@ -53,28 +77,39 @@ export class WatchedMachine implements StateMachine {
       entry.offset += TOKEN_BYTES;
       entry.lengthBytes -= TOKEN_BYTES;
     }
-    if (inner.updateCursor === undefined) inner.update(entries);
-    else inner.updateCursor(this.cursor.over(entries));
+  }
+
+  end(entries: readonly Entry[]): void {
     for (const [at, entry] of entries.entries()) {
       const command = entry.bytes.subarray(entry.offset, entry.offset + entry.lengthBytes);
-      watcher.onApplied(entry.index, tokens[at], command, entry.result);
+      this.watcher.onApplied(entry.index, this.tokens[at], command, entry.result);
       this.appliedIndex = entry.index;
     }
     this.reportDigest();
   }
 
-  lookup(query: unknown): WatchedAnswer {
-    return { appliedIndex: this.appliedIndex, value: this.inner.lookup(query) };
+  updateInMemory(inner: StateMachine | ConcurrentStateMachine, cursor: ListCursor, entries: readonly Entry[]): void {
+    this.begin(entries);
+    if (inner.updateCursor === undefined) inner.update(entries);
+    else inner.updateCursor(cursor.over(entries));
+    this.end(entries);
   }
 
-  async *saveSnapshot(context: SnapshotContext): AsyncGenerator<Uint8Array> {
+  async *prefixed(
+    appliedIndex: number,
+    chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  ): AsyncGenerator<Uint8Array> {
     const prefix = new Uint8Array(PREFIX_BYTES);
-    new DataView(prefix.buffer).setFloat64(0, this.appliedIndex, true);
+    new DataView(prefix.buffer).setFloat64(0, appliedIndex, true);
     yield prefix;
-    yield* this.inner.saveSnapshot(context);
+    yield* chunks;
   }
 
-  async recoverFromSnapshot(image: AsyncIterable<Uint8Array>, context: SnapshotContext): Promise<void> {
+  /** Takes the prefix off on the way; what it says counts once `recover` is done. */
+  async recover(
+    image: AsyncIterable<Uint8Array>,
+    recover: (rest: AsyncIterable<Uint8Array>) => Promise<void>,
+  ): Promise<void> {
     const prefix = new Uint8Array(PREFIX_BYTES);
     let filled = 0;
     async function* rest(): AsyncGenerator<Uint8Array> {
@@ -85,9 +120,42 @@ export class WatchedMachine implements StateMachine {
         if (count < chunk.length) yield chunk.subarray(count);
       }
     }
-    await this.inner.recoverFromSnapshot(rest(), context);
+    await recover(rest());
     this.appliedIndex = new DataView(prefix.buffer).getFloat64(0, true);
     this.reportDigest();
+  }
+
+  reportDigest(): void {
+    if (this.inner.hash !== undefined && this.appliedIndex > 0) {
+      this.watcher.onDigest(this.appliedIndex, this.inner.hash());
+    }
+  }
+}
+
+class WatchedRegular implements StateMachine {
+  private readonly inner: StateMachine;
+  private readonly watch: Watch;
+  private readonly cursor = new ListCursor();
+
+  constructor(inner: StateMachine, watcher: ApplyWatcher) {
+    this.inner = inner;
+    this.watch = new Watch(inner, watcher);
+  }
+
+  update(entries: readonly Entry[]): void {
+    this.watch.updateInMemory(this.inner, this.cursor, entries);
+  }
+
+  lookup(query: unknown): WatchedAnswer {
+    return { appliedIndex: this.watch.appliedIndex, value: this.inner.lookup(query) };
+  }
+
+  saveSnapshot(context: SnapshotContext): AsyncGenerator<Uint8Array> {
+    return this.watch.prefixed(this.watch.appliedIndex, this.inner.saveSnapshot(context));
+  }
+
+  recoverFromSnapshot(image: AsyncIterable<Uint8Array>, context: RecoveryContext): Promise<void> {
+    return this.watch.recover(image, (rest) => this.inner.recoverFromSnapshot(rest, context));
   }
 
   hash(): number {
@@ -97,10 +165,115 @@ export class WatchedMachine implements StateMachine {
   async close(): Promise<void> {
     await this.inner.close?.();
   }
+}
 
-  private reportDigest(): void {
-    if (this.inner.hash !== undefined && this.appliedIndex > 0)
-      this.watcher.onDigest(this.appliedIndex, this.inner.hash());
+interface Prepared {
+  readonly appliedIndex: number;
+  readonly inner: unknown;
+}
+
+class WatchedConcurrent implements ConcurrentStateMachine<unknown, WatchedAnswer, Prepared> {
+  readonly kind = 'concurrent';
+  private readonly inner: ConcurrentStateMachine;
+  private readonly watch: Watch;
+  private readonly cursor = new ListCursor();
+
+  constructor(inner: ConcurrentStateMachine, watcher: ApplyWatcher) {
+    this.inner = inner;
+    this.watch = new Watch(inner, watcher);
+  }
+
+  update(entries: readonly Entry[]): void {
+    this.watch.updateInMemory(this.inner, this.cursor, entries);
+  }
+
+  lookup(query: unknown): WatchedAnswer {
+    return { appliedIndex: this.watch.appliedIndex, value: this.inner.lookup(query) };
+  }
+
+  prepareSnapshot(): Prepared {
+    return { appliedIndex: this.watch.appliedIndex, inner: this.inner.prepareSnapshot() };
+  }
+
+  saveSnapshot(prepared: Prepared, context: SnapshotContext): AsyncGenerator<Uint8Array> {
+    return this.watch.prefixed(prepared.appliedIndex, this.inner.saveSnapshot(prepared.inner, context));
+  }
+
+  releaseSnapshot(prepared: Prepared): void | Promise<void> {
+    return this.inner.releaseSnapshot?.(prepared.inner);
+  }
+
+  recoverFromSnapshot(image: AsyncIterable<Uint8Array>, context: RecoveryContext): Promise<void> {
+    return this.watch.recover(image, (rest) => this.inner.recoverFromSnapshot(rest, context));
+  }
+
+  hash(): number {
+    return this.inner.hash?.() ?? 0;
+  }
+
+  async close(): Promise<void> {
+    await this.inner.close?.();
+  }
+}
+
+class WatchedDisk implements OnDiskStateMachine<unknown, Promise<WatchedAnswer>, Prepared> {
+  readonly kind = 'on-disk';
+  private readonly inner: OnDiskStateMachine;
+  private readonly watch: Watch;
+
+  constructor(inner: OnDiskStateMachine, watcher: ApplyWatcher) {
+    this.inner = inner;
+    this.watch = new Watch(inner, watcher);
+  }
+
+  async open(context: SnapshotContext): Promise<OpenedState> {
+    const opened = await this.inner.open(context);
+    this.watch.appliedIndex = opened.appliedIndex;
+    this.watch.watcher.onOpened(opened.appliedIndex);
+    return opened;
+  }
+
+  async update(entries: readonly Entry[], batch: DiskBatch): Promise<void> {
+    const { watch } = this;
+    for (const { index } of entries) {
+      if (index <= watch.appliedIndex) watch.watcher.onRepeated(index, watch.appliedIndex);
+    }
+    watch.begin(entries);
+    await this.inner.update(entries, batch);
+    watch.end(entries);
+  }
+
+  async sync(): Promise<void> {
+    await this.inner.sync?.();
+  }
+
+  async lookup(query: unknown): Promise<WatchedAnswer> {
+    const { appliedIndex } = this.watch;
+    return { appliedIndex, value: await this.inner.lookup(query) };
+  }
+
+  prepareSnapshot(): Prepared {
+    return { appliedIndex: this.watch.appliedIndex, inner: this.inner.prepareSnapshot() };
+  }
+
+  saveSnapshot(prepared: Prepared, context: SnapshotContext): AsyncGenerator<Uint8Array> {
+    return this.watch.prefixed(prepared.appliedIndex, this.inner.saveSnapshot(prepared.inner, context));
+  }
+
+  releaseSnapshot(prepared: Prepared): void | Promise<void> {
+    return this.inner.releaseSnapshot?.(prepared.inner);
+  }
+
+  recoverFromSnapshot(image: AsyncIterable<Uint8Array>, context: DiskRecoveryContext): Promise<void> {
+    return this.watch.recover(image, (rest) => this.inner.recoverFromSnapshot(rest, context));
+  }
+
+  hash(): number {
+    return this.inner.hash?.() ?? 0;
+  }
+
+  async close(): Promise<void> {
+    await this.inner.close?.();
   }
 }
 

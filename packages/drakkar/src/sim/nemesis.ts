@@ -3,7 +3,7 @@
  * the run is asked for progress. What each kind does to a disk for good stands in `damage.ts`.
  */
 import { systemError, type DiskOperation, type MemoryMachines, type World } from '../testing.ts';
-import { damageDisk, loseDisk, rollBackDisk, type Damageable } from './damage.ts';
+import { damageDisk, damageStores, loseDisk, rollBackDisk, type Damageable } from './damage.ts';
 import type { Dice } from './dice.ts';
 import { faultOf, type FaultKind } from './faults.ts';
 import type { SimHost } from './host.ts';
@@ -15,6 +15,9 @@ const damageable = ({ machine, lastLogWrite, backups }: SimHost): Damageable => 
   older: backups[0]?.disk,
 });
 
+/** The longest that a read on a slow disk may take. */
+const READS_UNDER_WAY_MS = 1000;
+
 /** What the nemesis asks of the run. */
 export interface NemesisOwner {
   readonly plan: Plan;
@@ -25,6 +28,7 @@ export interface NemesisOwner {
   forceSnapshot(): void;
   floodProposals(): void;
   floodSessions(): void;
+  changeMembership(shardId: number): void;
   note(what: string, ...details: (number | string)[]): void;
   count(name: string, by?: number): void;
 }
@@ -71,7 +75,6 @@ export class Nemesis {
     for (const heal of [...this.active.values()]) heal();
     this.owner.machines.network.heal();
     for (const host of this.owner.hosts) {
-      host.hasReadFaults = false;
       host.start();
     }
   }
@@ -176,7 +179,10 @@ export class Nemesis {
       case 'stale-sector':
         return this.damage(dice, (victim) => damageDisk(kind, damageable(victim), dice));
       case 'lost-disk':
-        return this.damage(dice, (victim) => loseDisk(victim, hosts));
+        return this.damage(dice, (victim) => loseDisk(victim, hosts, dice));
+      case 'lost-store':
+      case 'stale-store':
+        return this.damage(dice, ({ machine }) => damageStores(machine.disk, kind === 'lost-store', dice));
       case 'rolled-back-disk':
         return this.damage(dice, (victim) => rollBackDisk(victim, hosts));
       case 'crash':
@@ -217,6 +223,9 @@ export class Nemesis {
         return 'done';
       case 'session-flood':
         owner.floodSessions();
+        return 'done';
+      case 'membership':
+        owner.changeMembership(dice.pick(owner.plan.shards).shardId);
         return 'done';
     }
   }
@@ -307,11 +316,11 @@ export class Nemesis {
   }
 
   private readFaults(host: SimHost, end: () => void): () => void {
-    host.hasReadFaults = true;
+    host.readFaults++;
     return () => {
       end();
       // What was read until now may still be on its way to whoever finds it wrong.
-      this.world.schedule(100, () => (host.hasReadFaults = false));
+      this.world.schedule(READS_UNDER_WAY_MS, () => host.readFaults--);
     };
   }
 

@@ -2,7 +2,17 @@
  * Looks at every replica after every step, and at every message that leaves, and holds what it sees against the truth of the shard. Sees
  * replicas through `inspect.ts` and changes nothing.
  */
-import { MessageType, readFrame, replicasOf, type BlockHeader, type Message, type ReplicaView } from '../inspect.ts';
+import {
+  MessageType,
+  imageOf,
+  memberIds,
+  readFrame,
+  replicasOf,
+  type BlockHeader,
+  type Membership,
+  type Message,
+  type ReplicaView,
+} from '../inspect.ts';
 import type { NodeHost } from '../nodehost.ts';
 import type { SnapshotHeader } from '../transport/transport.ts';
 import type { Slab } from '../wire/slab.ts';
@@ -20,6 +30,8 @@ export interface ObservedHost {
   readonly isDamaged: boolean;
   /** Its disk was lost or rolled back: it forgot what it had promised, and its peers must refuse it. */
   readonly isForgetful: boolean;
+  /** What it is told to run, by shard. */
+  readonly placements: ReadonlyMap<number, { readonly replicaId: number }>;
 }
 
 /** Durable term and vote, and the log they stand beside. */
@@ -32,6 +44,7 @@ export interface Promised {
 /** The last look at one replica. */
 class Seen {
   readonly view: ReplicaView;
+  readonly owner: ObservedHost;
   role = '';
   term = 0;
   commitIndex = 0;
@@ -39,9 +52,11 @@ class Seen {
   lastIndex = 0;
   lastTerm = 0;
   status = 'running';
+  membership: Membership | undefined;
 
-  constructor(view: ReplicaView) {
+  constructor(view: ReplicaView, owner: ObservedHost) {
     this.view = view;
+    this.owner = owner;
   }
 }
 
@@ -51,21 +66,19 @@ export class Observer {
   /** Term and vote that are on the disk for certain. */
   private readonly durable = new Map<string, { readonly term: number; readonly vote: number }>();
   private readonly hosts: readonly ObservedHost[];
-  private readonly membersOf: ReadonlyMap<number, readonly number[]>;
   private readonly trace: Trace;
   private readonly count: (name: string) => void;
 
   constructor(
     hosts: readonly ObservedHost[],
-    membersOf: ReadonlyMap<number, readonly number[]>,
+    shardIds: readonly number[],
     trace: Trace,
     count: (name: string) => void,
   ) {
     this.hosts = hosts;
-    this.membersOf = membersOf;
     this.trace = trace;
     this.count = count;
-    for (const shardId of membersOf.keys()) this.truths.set(shardId, new ShardTruth(shardId));
+    for (const shardId of shardIds) this.truths.set(shardId, new ShardTruth(shardId));
   }
 
   /** After every event. */
@@ -77,17 +90,21 @@ export class Observer {
   }
 
   private lookAt(owner: ObservedHost, view: ReplicaView): void {
-    const key = `${view.shardId}/${owner.id}`;
+    const key = `${view.shardId}/${view.replicaId}`;
     let seen = this.seen.get(key);
     if (seen?.view !== view) {
       const before = seen;
-      seen = new Seen(view);
+      seen = new Seen(view, owner);
       this.seen.set(key, seen);
       if (before !== undefined && !owner.isForgetful) this.checkRestart(owner, before, view);
     }
     const { term, role, commitIndex, appliedIndex, lastIndex } = view;
     const isSame =
-      term === seen.term && role === seen.role && commitIndex === seen.commitIndex && lastIndex === seen.lastIndex;
+      view.membership === seen.membership &&
+      term === seen.term &&
+      role === seen.role &&
+      commitIndex === seen.commitIndex &&
+      lastIndex === seen.lastIndex;
     if (isSame && appliedIndex === seen.appliedIndex && view.status === seen.status) return;
     this.checkChange(owner, seen, view);
   }
@@ -109,13 +126,20 @@ export class Observer {
     holds(appliedIndex <= Math.max(view.durableIndex, view.compactedIndex), 'applied means durable here', () => {
       return `${who}: applied ${appliedIndex}, durable ${view.durableIndex}`;
     });
+    if (view.membership !== seen.membership) this.checkMembership(owner, truth, view);
     holds(view.compactedIndex <= appliedIndex, 'compacted ≤ applied', () => `${who}: ${view.compactedIndex}`);
     if (!owner.isForgetful) this.checkEntries(truth, seen, view);
+    if (role === 'leader' && lastIndex > seen.lastIndex) this.checkChanges(seen, view);
+    if (role.endsWith('candidate') && role !== seen.role && !owner.isForgetful) {
+      holds(!truth.hasChangeBetween(appliedIndex, commitIndex), 'no campaign over a change that is not applied', () => {
+        return `${who} campaigns with ${appliedIndex} of ${commitIndex} applied`;
+      });
+    }
     if (role === 'leader' && seen.role === 'leader' && seen.term === term && commitIndex > seen.commitIndex) {
       // Raft §5.4.2: only what is of its own term is counted.
       holds(view.termAt(commitIndex) === term, 'a leader commits entries of its term', () => `${who}: ${commitIndex}`);
     }
-    if (commitIndex > seen.commitIndex && !owner.isForgetful) this.checkCommits(truth, seen.commitIndex, view);
+    if (commitIndex > seen.commitIndex && !owner.isForgetful) this.checkCommits(truth, seen, view);
     if (role === 'leader' && (seen.role !== 'leader' || seen.term !== term)) this.checkLeader(truth, view);
     if (role !== seen.role || term !== seen.term) this.trace.note(owner.name, `shard ${shardId}`, role, 'term', term);
     if (commitIndex !== seen.commitIndex) this.trace.note(owner.name, `shard ${shardId}`, 'commits', commitIndex);
@@ -124,6 +148,7 @@ export class Observer {
     seen.term = term;
     seen.commitIndex = commitIndex;
     seen.appliedIndex = appliedIndex;
+    seen.membership = view.membership;
     seen.lastIndex = lastIndex;
     seen.lastTerm = view.termAt(lastIndex) ?? 0;
   }
@@ -143,33 +168,69 @@ export class Observer {
     }
   }
 
-  private checkCommits(truth: ShardTruth, before: number, view: ReplicaView): void {
+  /** The guards of design §4: a leader makes one change at a time, behind an entry of its own term. */
+  private checkChanges(seen: Seen, view: ReplicaView): void {
+    const changes = view.unappliedChanges();
+    const who = (): string => `replica ${view.replicaId} leads shard ${view.shardId} with changes at ${changes.join()}`;
+    holds(changes.length <= 1, 'one config change at a time', who);
+    const isNew = changes.length > 0 && changes[0] > seen.lastIndex && view.termAt(changes[0]) === view.term;
+    const ofTerm = view.termAt(view.commitIndex);
+    holds(!isNew || ofTerm === undefined || ofTerm === view.term, 'a commit of the own term before a change', who);
+  }
+
+  private checkMembership(owner: ObservedHost, truth: ShardTruth, view: ReplicaView): void {
+    if (view.membership.voters.size === 0 || owner.isForgetful) return; // it joins
+    if (!truth.hasMembership(view.membership)) return;
+    this.count('memberships');
+    this.trace.note('truth', `shard ${view.shardId}`, 'has membership', JSON.stringify(imageOf(view.membership)));
+  }
+
+  private checkCommits(truth: ShardTruth, seen: Seen, view: ReplicaView): void {
+    const before = seen.commitIndex;
     for (let index = Math.max(before, view.compactedIndex) + 1; index <= view.commitIndex; index++) {
       const term = view.termAt(index)!;
-      if (truth.commits(index, term, view.term)) this.checkQuorum(truth, index, term);
+      if (truth.commits(index, term, view.term)) this.checkQuorum(truth, seen, view, index, term);
     }
   }
 
   /** What is committed is durable on a majority at that moment, counting what dead hosts have on their disks. */
-  private checkQuorum(truth: ShardTruth, index: number, term: number): void {
-    const members = this.membersOf.get(truth.shardId)!;
+  private checkQuorum(truth: ShardTruth, seen: Seen, view: ReplicaView, index: number, term: number): void {
+    // The step that committed it may have applied a change, too.
+    const hasQuorum = [view.membership, seen.membership].some((membership) => {
+      return membership !== undefined && this.isHeldByMajority(truth, membership, index, term);
+    });
+    holds(hasQuorum, 'committed means durable on a majority', () => {
+      const members = JSON.stringify(imageOf(view.membership));
+      return `entry ${index} of shard ${truth.shardId} was committed by replica ${view.replicaId} and is not durable on a majority of ${members}`;
+    });
+  }
+
+  private isHeldByMajority(truth: ShardTruth, membership: Membership, index: number, term: number): boolean {
+    const voters = votersOf(membership);
     let holders = 0;
-    for (const id of members) {
-      const owner = this.hosts.find((host) => host.id === id)!;
-      const view = this.seen.get(`${truth.shardId}/${id}`)?.view;
-      if (view === undefined) continue;
+    for (const id of voters) {
+      const known = this.seen.get(`${truth.shardId}/${id}`);
+      if (known === undefined) continue;
+      const { view, owner } = known;
       const isThere = view.compactedIndex >= index || (view.durableIndex >= index && view.termAt(index) === term);
       if (isThere || owner.isForgetful) holders++;
     }
-    holds(holders > members.length / 2, 'committed means durable on a majority', () => {
-      return `entry ${index} of shard ${truth.shardId} was committed with ${holders} of ${members.length} replicas having it`;
-    });
+    return holders > voters.length / 2;
   }
 
   /** Leader completeness (Raft §5.4). */
   private checkLeader(truth: ShardTruth, view: ReplicaView): void {
     const { term, replicaId } = view;
     truth.leads(term, replicaId);
+    holds(view.membership.voters.has(replicaId), 'only voters with a state machine lead', () => {
+      return `replica ${replicaId} leads shard ${truth.shardId} in term ${term}`;
+    });
+    const voters = votersOf(view.membership);
+    const votes = truth.votesFor(term, replicaId, voters);
+    const mayHide = this.hosts.some(({ isForgetful }) => isForgetful);
+    holds(mayHide || votes > voters.length / 2, 'a leader has the votes of a majority', () => {
+      return `replica ${replicaId} leads shard ${truth.shardId} in term ${term} with the votes of ${votes} of ${voters.join()}`;
+    });
     for (let index = view.compactedIndex + 1; index <= truth.commitIndex; index++) {
       const entry = truth.committed.get(index);
       if (entry === undefined || entry.committedIn >= term) continue;
@@ -186,8 +247,8 @@ export class Observer {
   }
 
   /** The log of `owner` was read: what it had made durable is there again. */
-  onRecovered(owner: ObservedHost, shardId: number, term: number, vote: number): void {
-    const key = `${shardId}/${owner.id}`;
+  onRecovered(owner: ObservedHost, shardId: number, replicaId: number, term: number, vote: number): void {
+    const key = `${shardId}/${replicaId}`;
     const before = this.durable.get(key);
     this.durable.set(key, { term, vote });
     if (before === undefined || owner.isForgetful) return;
@@ -201,14 +262,14 @@ export class Observer {
     holds(keepsVote, 'a restart keeps the vote', () => `${who}: vote ${before.vote} of term ${term}, now ${vote}`);
   }
 
-  onDurable(owner: ObservedHost, shardId: number, term: number, vote: number): void {
-    this.durable.set(`${shardId}/${owner.id}`, { term, vote });
+  onDurable(shardId: number, replicaId: number, term: number, vote: number): void {
+    this.durable.set(`${shardId}/${replicaId}`, { term, vote });
   }
 
   /** What `owner` has promised of a shard up to now: whatever happens to it, this must be there again. */
   promiseOf(owner: ObservedHost, shardId: number): Promised | undefined {
-    const view = this.viewOf(owner, shardId) ?? this.seen.get(`${shardId}/${owner.id}`)?.view;
-    const state = this.durable.get(`${shardId}/${owner.id}`);
+    const view = this.viewOf(owner, shardId) ?? this.lastViewOf(owner, shardId);
+    const state = view === undefined ? undefined : this.durable.get(`${shardId}/${view.replicaId}`);
     return state === undefined || view === undefined ? undefined : { ...state, view };
   }
 
@@ -232,6 +293,12 @@ export class Observer {
     holds(leader === from, 'only a leader offers snapshots', () => {
       return `replica ${from} of shard ${shardId} offers a snapshot in term ${term}, which ${leader ?? 'nobody'} leads`;
     });
+  }
+
+  private lastViewOf(owner: ObservedHost, shardId: number): ReplicaView | undefined {
+    let last: ReplicaView | undefined;
+    for (const seen of this.seen.values()) if (seen.owner === owner && seen.view.shardId === shardId) last = seen.view;
+    return last;
   }
 
   private viewOf(owner: ObservedHost, shardId: number): ReplicaView | undefined {
@@ -263,7 +330,7 @@ export class Observer {
     if (type === MessageType.RequestVote) truth.grantsVote(term, from, from);
     else if (type === MessageType.RequestVoteResponse && !rejected) {
       truth.grantsVote(term, from, to);
-      const durable = this.durable.get(`${shardId}/${owner.id}`);
+      const durable = this.durable.get(`${shardId}/${from}`);
       holds(durable?.term !== term || durable.vote === to, 'a vote is durable before it is told', () => {
         return `replica ${from} of shard ${shardId} votes for ${to} in term ${term}; durable is ${durable?.vote}`;
       });
@@ -283,7 +350,7 @@ export class Observer {
   }
 
   private checkTerm(owner: ObservedHost, view: ReplicaView, term: number, what: string): void {
-    const durable = this.durable.get(`${view.shardId}/${owner.id}`)?.term ?? 0;
+    const durable = this.durable.get(`${view.shardId}/${view.replicaId}`)?.term ?? 0;
     holds(term <= durable, 'nothing is said before it is durable', () => {
       return `${owner.name} sends ${what} of term ${term} for shard ${view.shardId}; term ${durable} is durable`;
     });
@@ -294,7 +361,7 @@ export class Observer {
     const hashes = new Map<number, number>();
     for (const owner of this.hosts) {
       const view = this.viewOf(owner, shardId);
-      if (view === undefined || view.status !== 'running' || owner.isForgetful) continue;
+      if (view === undefined || view.status !== 'running' || owner.isForgetful || view.isWitness) continue;
       const known = hashes.get(view.appliedIndex);
       const hash = view.sessionHash();
       holds(known === undefined || known === hash, 'replicas agree on sessions', () => {
@@ -304,23 +371,45 @@ export class Observer {
     }
   }
 
-  /** Looks at the healthy replicas of the shard that run. */
+  /** Looks at the healthy members of the shard that run. */
   running(shardId: number): { readonly owner: ObservedHost; readonly view: ReplicaView }[] {
     return this.hosts.flatMap((owner) => {
       const view = owner.isDamaged ? undefined : this.viewOf(owner, shardId);
-      return view?.status === 'running' ? [{ owner, view }] : [];
+      const isMember = view !== undefined && this.truths.get(shardId)!.isMember(view.replicaId);
+      return isMember && view.status === 'running' ? [{ owner, view }] : [];
+    });
+  }
+
+  private isMemberHost({ placements }: ObservedHost, shardId: number): boolean {
+    const placed = placements.get(shardId);
+    return placed !== undefined && this.truths.get(shardId)!.isMember(placed.replicaId);
+  }
+
+  /** Whether whoever was removed and can learn of it has stopped. Nobody tells a replica that knows only others of the removed. */
+  isRidOfRemoved(shardId: number): boolean {
+    const truth = this.truths.get(shardId)!;
+    return this.hosts.every((owner) => {
+      const view = this.viewOf(owner, shardId);
+      if (view === undefined || view.status !== 'running' || !truth.wasRemoved(view.replicaId)) return true;
+      return !memberIds(view.membership).some((id) => id !== view.replicaId && truth.isMember(id));
     });
   }
 
   /** Whether every healthy replica of the shard has applied all that was ever committed. */
   isConverged(shardId: number): boolean {
-    const members = this.membersOf.get(shardId)!;
+    const truth = this.truths.get(shardId)!;
     return this.hosts.every((owner) => {
-      if (owner.isDamaged || !members.includes(owner.id)) return true;
       const view = this.viewOf(owner, shardId);
-      return view?.status === 'running' && view.appliedIndex === this.truths.get(shardId)!.commitIndex;
+      if (owner.isDamaged || (view === undefined && !this.isMemberHost(owner, shardId))) return true;
+      if (view !== undefined && !truth.isMember(view.replicaId)) return true;
+      return view?.status === 'running' && view.appliedIndex === truth.commitIndex && !view.isRestoring;
     });
   }
+}
+
+/** Who counts, witnesses included. */
+function votersOf({ voters, witnesses }: Membership): number[] {
+  return [...voters.keys(), ...witnesses.keys()];
 }
 
 /** Every entry that was durable in `old` is in `view`. */

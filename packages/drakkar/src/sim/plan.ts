@@ -1,15 +1,23 @@
 /** How one run is laid out: hosts, shards, options, clients, faults. All of it follows from the seed, and what a caller fixes. */
 import type { Dice } from './dice.ts';
-import { drawFaults, type FaultKind } from './faults.ts';
+import type { StateMachineKind } from '../rsm/state-machine.ts';
+import { drawFaults, faultOf, type FaultKind } from './faults.ts';
+
+/** Share of the runs in which members come and go. What a shard can lose changes with them, so that no disk is damaged for good. */
+const MEMBERSHIP_SHARE = 0.35;
 
 export interface ShardPlan {
   readonly shardId: number;
   /** Hosts its replicas live on; replica ids are host ids. */
   readonly memberIds: readonly number[];
+  /** Of its state machines, where the workload has a choice. */
+  readonly kind: StateMachineKind;
 }
 
 export interface Plan {
   readonly hostCount: number;
+  /** Hosts more that have no replica at first. */
+  readonly spareCount: number;
   readonly shards: readonly ShardPlan[];
   readonly clientCount: number;
   readonly operations: number;
@@ -50,6 +58,8 @@ export interface PlanOptions {
   readonly shards?: number;
   /** Calls of all clients together. Default 500 or a little more. */
   readonly operations?: number;
+  /** Of all shards, for workloads with a choice. Default: each shard's own by the seed. */
+  readonly kind?: StateMachineKind;
   /** Default: a mix by the seed. */
   readonly faults?: readonly FaultKind[];
   /** Most hosts lose their disks on the way: the run must halt safely. Default: one run in fifty. */
@@ -57,6 +67,8 @@ export interface PlanOptions {
   /** Default: 1 in three runs of four, else 3. */
   readonly enginesMax?: number;
 }
+
+const KINDS: readonly StateMachineKind[] = ['regular', 'regular', 'concurrent', 'on-disk', 'on-disk'];
 
 export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   // Whatever a caller fixes is drawn all the same: the rest of the plan must not change with it.
@@ -70,24 +82,35 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   for (let shardId = 1; shardId <= shardCount; shardId++) {
     const size = shardId === 1 ? hostCount : dice.between(Math.min(3, hostCount), hostCount);
     const memberIds = dice.shuffle(hostIds).slice(0, size);
-    shards.push({ shardId, memberIds: memberIds.sort((a, b) => a - b) });
+    const kind = options.kind ?? dice.stream(`kind ${shardId}`).pick(KINDS);
+    shards.push({ shardId, memberIds: memberIds.sort((a, b) => a - b), kind });
   }
   const heartbeatRtt = dice.pick([1, 1, 2]);
   const idle = dice.stream('idle');
   const drawn = drawFaults(dice);
   const enginesMax = options.enginesMax ?? dice.stream('engines').pick([1, 1, 1, 3]);
   if (enginesMax > 1 && drawn.length > 0 && dice.stream('thread-crash').chance(0.5)) drawn.push('thread-crash');
-  const faults = options.faults ?? drawn;
+  const losesMajority = options.losesMajority ?? dice.stream('majority').chance(0.02);
+  const changes = dice.stream('membership');
+  const wantsChanges = changes.chance(MEMBERSHIP_SHARE) && drawn.length > 0 && !losesMajority;
+  const spares = changes.between(1, 3);
+  const mix = wantsChanges
+    ? [...drawn.filter((kind) => faultOf(kind).isPermanent !== true), 'membership' as const]
+    : drawn;
+  // When most disks are lost, it must be known whose disks are the most.
+  const faults = (options.faults ?? mix).filter((kind) => kind !== 'membership' || !losesMajority);
+  const changesMembers = faults.includes('membership');
   const quiesce = idle.chance(0.8);
   const lullEvery = quiesce ? idle.pick([0, 30, 60, 120]) : 0;
   const lullMs = idle.pick([300, 600, 1200]);
   return {
     hostCount,
+    spareCount: changesMembers ? spares : 0,
     shards,
     clientCount: dice.pick([2, 4, 6, 8]),
     operations: options.operations ?? drawnOperations,
     faults,
-    victims: drawVictims(dice, hostIds, shards),
+    victims: changesMembers ? [] : drawVictims(dice, hostIds, shards),
     rttMs: dice.pick([10, 20]),
     electionRtt: 2 * heartbeatRtt + dice.between(2, 10),
     heartbeatRtt,
@@ -105,7 +128,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     lullEvery,
     lullMs,
     connectionAgeMs: drawConnectionAge(dice.stream('certificates')),
-    losesMajority: options.losesMajority ?? dice.stream('majority').chance(0.02),
+    losesMajority,
     enginesMax,
   };
 }

@@ -36,6 +36,7 @@ const STAY_ENTRIES = 60;
 const EXPECTED: ReadonlySet<string> = new Set([
   'ERR_SHARD_NOT_FOUND',
   'ERR_SHARD_STOPPED',
+  'ERR_REPLICA_REMOVED',
   'ERR_SHARD_FAILED',
   'ERR_SYSTEM_BUSY',
   'ERR_TIMEOUT',
@@ -47,6 +48,8 @@ export class Readers {
   private readonly owner: ReadersOwner;
   private readonly dice: Dice;
   private isStopped = false;
+  /** Nobody moves or dawdles any more: the rest of the log may be long. */
+  private isHurried = false;
   /** By shard: index of the entry that its stream gives next. */
   private readonly positions = new Map<number, number>();
 
@@ -68,13 +71,23 @@ export class Readers {
     this.isStopped = true;
   }
 
-  /** Whether the stream of the shard has given all that was committed. */
-  hasRead(shardId: number): boolean {
-    return this.positions.get(shardId)! > this.owner.truths.get(shardId)!.commitIndex;
+  /** From now on the streams read as fast as they are given. */
+  hurry(): void {
+    this.isHurried = true;
   }
 
-  private hostOf(dice: Dice, { memberIds }: ShardPlan): SimHost | undefined {
-    const up = this.owner.hosts.filter((host) => host.isUp && !host.isForgetful && memberIds.includes(host.id));
+  /** Index of the entry that the stream of the shard gives next. */
+  position(shardId: number): number {
+    return this.positions.get(shardId)!;
+  }
+
+  /** Whether the stream of the shard has given all that was committed. */
+  hasRead(shardId: number): boolean {
+    return this.position(shardId) > this.owner.truths.get(shardId)!.commitIndex;
+  }
+
+  private hostOf(dice: Dice, { shardId }: ShardPlan): SimHost | undefined {
+    const up = this.owner.hosts.filter((host) => host.isUp && !host.isForgetful && host.serves(shardId));
     return up.length === 0 ? undefined : dice.pick(up);
   }
 
@@ -120,12 +133,12 @@ export class Readers {
       const options = { fromIndex: from, bufferBytes: dice.pick([1024, 8192, 1024 * 1024]) };
       const iterator = host.host!.watch(shardId, options)[Symbol.asyncIterator]();
       const stay = dice.exponential(STAY_ENTRIES);
-      for (let seen = 0; seen < stay && !this.isStopped; seen++) {
+      for (let seen = 0; (seen < stay || this.isHurried) && !this.isStopped; seen++) {
         const result = await this.within(host.call(() => iterator.next()));
         if (result === 'lost') return;
         if (result === 'late' || result.done === true) break;
         this.took(shardId, result.value, host);
-        if (dice.chance(1 / STAY_ENTRIES)) await this.sleep(dice.exponential(300));
+        if (!this.isHurried && dice.chance(1 / STAY_ENTRIES)) await this.sleep(dice.exponential(300));
       }
       await this.within(host.call(async () => iterator.return?.()));
     } catch (error) {

@@ -9,7 +9,8 @@ import { NodeHost } from '../nodehost.ts';
 import { MemoryMachines, type MemoryDisk } from '../testing.ts';
 import { openWal } from '../wal/wal.ts';
 import { DAMAGE_CODES, DATA_DIR, describe, type SimHost } from './host.ts';
-import { WatchedMachine } from './machine.ts';
+import { watchMachine } from './machine.ts';
+import type { AnyStateMachine } from '../rsm/state-machine.ts';
 import { checkLogKept, type Observer } from './observer.ts';
 import { Violation, holds } from './violation.ts';
 import type { Workload } from './workload.ts';
@@ -55,12 +56,14 @@ async function open({ host, observer, workload }: Recovery, env: Env): Promise<N
     env,
     logDb: (context) => openWal({ ...context, segmentBytes: plan.segmentBytes }),
   });
-  for (const { shardId } of plan.shards.filter(({ memberIds }) => memberIds.includes(host.id))) {
+  for (const shardId of host.placements.keys()) {
     const truth = observer.truths.get(shardId)!;
-    const makes = (): WatchedMachine => {
-      return new WatchedMachine(workload.createStateMachine(shardId, host.id), {
+    const makes = (): AnyStateMachine => {
+      return watchMachine(workload.createStateMachine(shardId, host.id, host.placeOf(shardId, env)), {
         onApplied: (...args) => truth.applies(...args),
         onDigest: (...args) => truth.hasDigest(...args),
+        onOpened() {},
+        onRepeated: (...args) => truth.repeats(...args),
       });
     };
     await opened.startReplica(host.replicaOptions(shardId), makes);

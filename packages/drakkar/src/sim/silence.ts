@@ -23,12 +23,17 @@ const SILENT_MS = 60_000;
 const ELECTION_MS = 60_000;
 
 /** Nobody asks a healed cluster for anything any more; then the host of the shard's leader is lost, in one way or another. */
-export async function staysAlive(owner: SilenceOwner, { shardId, memberIds }: ShardPlan): Promise<void> {
+export async function staysAlive(owner: SilenceOwner, { shardId }: ShardPlan): Promise<void> {
   const { observer, plan } = owner;
   const { world } = owner.machines;
   const replicas = observer.running(shardId);
-  if (replicas.length - 1 <= memberIds.length / 2) return;
-  if (plan.quiesce && replicas.length === memberIds.length) {
+  const { voters = {}, nonVotings = {}, witnesses = {} } = observer.truths.get(shardId)!.newestMembership ?? {};
+  const counting = Object.keys({ ...voters, ...witnesses });
+  const ids = replicas.map(({ view }) => String(view.replicaId));
+  // Without the leader there must be a majority, and somebody who may lead it.
+  if (ids.filter((id) => counting.includes(id)).length - 1 <= counting.length / 2) return;
+  if (ids.filter((id) => id in voters).length < 2) return;
+  if (plan.quiesce && replicas.length === counting.length + Object.keys(nonVotings).length) {
     const areSilent = (): boolean => observer.running(shardId).every(({ view }) => view.isQuiesced);
     await reached(owner, areSilent, SILENT_MS, 'an idle shard falls silent', `shard ${shardId}`);
     owner.count('shardsSilent');
@@ -38,14 +43,17 @@ export async function staysAlive(owner: SilenceOwner, { shardId, memberIds }: Sh
     .filter(({ view }) => view.role === 'leader')
     .sort((a, b) => b.view.term - a.view.term)[0];
   // The leader may live on a damaged disk: such a host is lost in other ways.
-  if (leader === undefined || observer.running(shardId).some(({ view }) => view.leaderId !== leader.owner.id)) return;
+  if (leader === undefined || observer.running(shardId).some(({ view }) => view.leaderId !== leader.view.replicaId))
+    return;
   const host = owner.hosts.find(({ id }) => id === leader.owner.id)!;
-  const { term } = leader.view;
+  const { term, replicaId } = leader.view;
   const way = owner.idleDice.pick(['kill', 'stop', 'cut'] as const);
   owner.note(host, 'is lost with the leader of shard', shardId, way);
   const heal = lose(owner, host, way);
   const isNoticed = (): boolean =>
-    observer.running(shardId).some(({ view }) => view.term > term && view.leaderId !== 0 && view.leaderId !== host.id);
+    observer
+      .running(shardId)
+      .some(({ view }) => view.term > term && view.leaderId !== 0 && view.leaderId !== replicaId);
   await reached(owner, isNoticed, ELECTION_MS, 'the loss of a leader is noticed', `shard ${shardId}, ${way}`);
   heal();
   await world.until(() => host.isUp, ELECTION_MS);

@@ -2,16 +2,18 @@
  * One run: whole hosts on simulated machines, clients, faults, and checks after every step; then a healed cluster that must make progress.
  * Everything follows from the seed: the same seed gives the same run, event for event.
  */
-import { silentLogger, type Logger } from '../env/env.ts';
+import { silentLogger, type Env, type Logger } from '../env/env.ts';
 import { MemoryMachines, SimulatedAuthority } from '../testing.ts';
 import { Clients } from './clients.ts';
 import { Dice } from './dice.ts';
 import type { FaultKind } from './faults.ts';
 import { DATA_DIR, SimHost, describe, type HostOwner } from './host.ts';
 import type { StateWatcher } from './log.ts';
-import { WatchedMachine } from './machine.ts';
+import { watchMachine } from './machine.ts';
+import type { AnyStateMachine } from '../rsm/state-machine.ts';
 import { Nemesis } from './nemesis.ts';
 import { Observer } from './observer.ts';
+import { Operator } from './operator.ts';
 import { staysAlive } from './silence.ts';
 import { drawPlan, type Plan, type PlanOptions } from './plan.ts';
 import { Readers } from './readers.ts';
@@ -86,6 +88,7 @@ class Run implements HostOwner {
   private readonly workload: Workload;
   private readonly clients: Clients;
   private readonly readers: Readers;
+  private readonly operator: Operator;
   private readonly nemesis: Nemesis;
   private violation: Violation | undefined;
   private haltedAt: number | undefined;
@@ -100,12 +103,12 @@ class Run implements HostOwner {
     const { world } = this.machines;
     this.trace = new Trace(() => world.nowMs(), options.trace === true);
     this.logger = options.trace === true ? this.tracingLogger() : silentLogger;
-    for (let id = 1; id <= this.plan.hostCount; id++) {
+    for (let id = 1; id <= this.plan.hostCount + this.plan.spareCount; id++) {
       this.hosts.push(new SimHost(id, this.machines.add(`host${id}`), this, dice.stream(`host${id}`)));
     }
-    const membersOf = new Map(this.plan.shards.map(({ shardId, memberIds }) => [shardId, memberIds]));
+    const shardIds = this.plan.shards.map(({ shardId }) => shardId);
     const count = (name: string): void => this.count(name);
-    this.observer = new Observer(this.hosts, membersOf, this.trace, count);
+    this.observer = new Observer(this.hosts, shardIds, this.trace, count);
     const owner = {
       plan: this.plan,
       world,
@@ -118,7 +121,17 @@ class Run implements HostOwner {
     };
     this.clients = new Clients(owner, dice.stream('clients'));
     this.readers = new Readers(owner, dice.stream('readers'));
-    const { plan, machines, hosts, clients } = this;
+    this.operator = new Operator(
+      {
+        hosts: this.hosts,
+        truths: this.observer.truths,
+        count,
+        note: (what, ...details) => this.trace.note('operator', what, ...details),
+        fail: (error) => this.caught(error),
+      },
+      dice.stream('operator'),
+    );
+    const { plan, machines, hosts, clients, operator } = this;
     this.nemesis = new Nemesis(
       {
         plan,
@@ -129,6 +142,7 @@ class Run implements HostOwner {
         forceSnapshot: () => clients.forceSnapshot(),
         floodProposals: () => clients.floodProposals(),
         floodSessions: () => clients.floodSessions(),
+        changeMembership: (shardId) => operator.change(shardId),
         note: (what, ...details) => this.trace.note('nemesis', what, ...details),
         count: (name, by) => this.count(name, by),
       },
@@ -181,15 +195,20 @@ class Run implements HostOwner {
   /** The liveness mode: every shard elects, commits and answers on every healthy host. */
   private async progress(): Promise<void> {
     const { world } = this.machines;
+    this.readers.hurry();
     const deadline = world.nowMs() + PROGRESS_MS;
     const late = (what: string): Violation => {
       return new Violation('liveness', 'a healed cluster makes progress', `${what} within ${PROGRESS_MS} virtual ms`);
     };
-    for (const { shardId, memberIds } of this.plan.shards) {
-      for (const host of this.hosts.filter(({ id, isDamaged }) => memberIds.includes(id) && !isDamaged)) {
+    for (const { shardId } of this.plan.shards) {
+      for (const host of this.hosts.filter((each) => !each.isDamaged)) {
+        const { isMember } = { isMember: (id = 0) => this.observer.truths.get(shardId)!.isMember(id) };
+        if (!host.serves(shardId) || !isMember(host.placements.get(shardId)?.replicaId)) continue;
         const done = this.clients.answerOnce(host, shardId, deadline);
         await world.settle(done, 2 * PROGRESS_MS);
-        if (!(await done)) throw late(`${host.name} did not answer for shard ${shardId}`);
+        // It may have been removed only now.
+        if (!(await done) && isMember(host.placements.get(shardId)?.replicaId))
+          throw late(`${host.name} did not answer for shard ${shardId}`);
       }
     }
     for (const { shardId } of this.plan.shards) {
@@ -203,9 +222,16 @@ class Run implements HostOwner {
         .until(() => this.readers.hasRead(shardId), PROGRESS_MS)
         .catch((error: unknown) => {
           rethrowViolation(error);
-          throw late(`the change stream of shard ${shardId} did not come to its end`);
+          const [position, end] = [this.readers.position(shardId), this.observer.truths.get(shardId)!.commitIndex];
+          throw late(`the change stream of shard ${shardId} came to ${position} of ${end}, not to its end,`);
         });
       this.observer.truths.get(shardId)!.checkRead();
+      await world
+        .until(() => this.observer.isRidOfRemoved(shardId), PROGRESS_MS)
+        .catch((error: unknown) => {
+          rethrowViolation(error);
+          throw late(`a removed replica of shard ${shardId} did not stop`);
+        });
     }
     this.readers.stop();
     for (const shard of this.plan.shards) await staysAlive(this, shard);
@@ -236,19 +262,22 @@ class Run implements HostOwner {
 
   // What hosts ask for.
 
-  createStateMachine(host: SimHost, shardId: number): WatchedMachine {
+  createStateMachine(host: SimHost, shardId: number, env: Env): AnyStateMachine {
     const truth = this.observer.truths.get(shardId)!;
-    return new WatchedMachine(this.workload.createStateMachine(shardId, host.id), {
+    return watchMachine(this.workload.createStateMachine(shardId, host.id, host.placeOf(shardId, env)), {
       // What a host believes that forgot what it promised is for its peers to refuse.
       onApplied: (...args) => this.guarded(() => host.isForgetful || truth.applies(...args)),
       onDigest: (...args) => this.guarded(() => host.isForgetful || truth.hasDigest(...args)),
+      onOpened: (index) =>
+        this.count(index === 0 ? 'storesNew' : index < truth.commitIndex ? 'storesBehind' : 'stores'),
+      onRepeated: (...args) => this.guarded(() => truth.repeats(...args)),
     });
   }
 
   watcherOf(host: SimHost): StateWatcher {
     return {
       onRecovered: (...args) => this.guarded(() => this.observer.onRecovered(host, ...args)),
-      onDurable: (...args) => this.observer.onDurable(host, ...args),
+      onDurable: (...args) => this.observer.onDurable(...args),
     };
   }
 

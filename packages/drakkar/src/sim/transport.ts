@@ -46,6 +46,10 @@ export function watchTransport(inner: Transport, watch: TransportWatch): Transpo
     },
     addressChanged: (target) => inner.addressChanged(target),
     announce: (...args) => inner.announce?.(...args),
+    release(peer) {
+      peers.delete(peer);
+      inner.release(peer);
+    },
     sendSnapshot(target, header, ...rest) {
       watch.onSnapshotOffer(header);
       return inner.sendSnapshot(target, header, ...rest);

@@ -3,6 +3,7 @@
  * who voted for whom. Every observation is held against it; the first that does not fit is a violation.
  */
 import type { Result } from '../rsm/state-machine.ts';
+import { addressIn, describeMembership, imageOf, memberIds, type Membership, type MembershipInfo } from '../inspect.ts';
 import { holds } from './violation.ts';
 
 interface CommittedEntry {
@@ -42,6 +43,10 @@ export class ShardTruth {
   private readonly leaders = new Map<number, number>();
   private readonly votes = new Map<string, number>();
   private readonly previousTerms = new Map<string, number>();
+  /** By the index of the change that made it. */
+  private readonly memberships = new Map<number, string>();
+  private readonly removed = new Set<number>();
+  private newest: Membership | undefined;
   /** Highest index whose write was acknowledged. */
   acknowledgedIndex = 0;
 
@@ -60,6 +65,55 @@ export class ShardTruth {
 
   leaderOf(term: number): number | undefined {
     return this.leaders.get(term);
+  }
+
+  /** How many of `voters` are known to vote for `candidate`. Its own vote needs no message. */
+  votesFor(term: number, candidate: number, voters: Iterable<number>): number {
+    let count = 0;
+    for (const voter of voters) if (voter === candidate || this.votes.get(`${term}/${voter}`) === candidate) count++;
+    return count;
+  }
+
+  /** A replica has applied it. Those with the same index are the same, and the removed never come back. */
+  hasMembership(membership: Membership): boolean {
+    const { configChangeIndex } = membership;
+    const image = JSON.stringify(imageOf(membership));
+    const known = this.memberships.get(configChangeIndex);
+    if (known !== undefined) {
+      holds(known === image, 'replicas agree on the membership', () => {
+        return `the membership of shard ${this.shardId} at ${configChangeIndex} is ${known} on one replica and ${image} on another`;
+      });
+      return false;
+    }
+    this.memberships.set(configChangeIndex, image);
+    for (const id of memberIds(membership)) {
+      holds(!this.removed.has(id), 'the removed never come back', () => {
+        return `replica ${id} was removed from shard ${this.shardId} and is a member again at ${configChangeIndex}`;
+      });
+    }
+    for (const id of membership.removed) this.removed.add(id);
+    const isNewest = configChangeIndex >= (this.newest?.configChangeIndex ?? 0);
+    if (isNewest) this.newest = membership;
+    return true;
+  }
+
+  /** Undefined before anybody has applied anything. */
+  get newestMembership(): MembershipInfo | undefined {
+    return this.newest === undefined ? undefined : describeMembership(this.newest);
+  }
+
+  wasRemoved(replicaId: number): boolean {
+    return this.removed.has(replicaId);
+  }
+
+  isMember(replicaId: number): boolean {
+    return this.newest !== undefined && addressIn(this.newest, replicaId) !== undefined;
+  }
+
+  /** Whether an accepted change stands in `(from, to]`. */
+  hasChangeBetween(from: number, to: number): boolean {
+    for (const index of this.memberships.keys()) if (index > from && index <= to) return true;
+    return false;
   }
 
   /** One vote per term, whatever happens to the voter in between. */
@@ -158,6 +212,13 @@ export class ShardTruth {
     }
   }
 
+  /** Fault F15. */
+  repeats(index: number, storedIndex: number): void {
+    holds(false, 'a store is given nothing twice', () => {
+      return `entry ${index} of shard ${this.shardId} was given to a state machine that has stored ${storedIndex}`;
+    });
+  }
+
   hasDigest(index: number, hash: number): void {
     const known = this.digests.get(index);
     holds(known === undefined || known === hash, 'state machines agree on state', () => {
@@ -177,6 +238,13 @@ export class ShardTruth {
     });
     if (index > this.acknowledgedIndex) this.acknowledgedIndex = index;
     return index;
+  }
+
+  /** The index of the last command at or before `index`: an on-disk state machine that was opened tells of entries that are none, too. */
+  lastCommandAt(index: number): number {
+    let at = index;
+    while (at > 0 && !this.applied.has(at)) at--;
+    return at;
   }
 
   /** A linearizable read was answered from a state that had come to `appliedIndex`. */

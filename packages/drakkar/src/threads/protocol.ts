@@ -19,6 +19,8 @@ export interface EngineReport {
   readonly address: string;
   /** Shards that its log holds. */
   readonly shardIds: readonly number[];
+  /** Of these, the ones whose replica here was removed, with its id. */
+  readonly removed: readonly (readonly [shardId: number, replicaId: number])[];
   /** Packed; set when its log is damaged at large. */
   readonly damage: unknown;
 }

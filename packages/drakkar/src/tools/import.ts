@@ -234,6 +234,7 @@ function newMembership(exported: ExportedSnapshot, members: Readonly<Record<numb
     voters: new Map(ascending),
     nonVotings: new Map(),
     witnesses: new Map(),
+    autoPromoted: new Set(),
     removed,
   };
 }

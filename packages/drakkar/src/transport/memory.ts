@@ -18,6 +18,7 @@ import type {
   TransportCounters,
   TransportHandlers,
 } from './transport.ts';
+import { SIZE_UNKNOWN } from './transport.ts';
 
 export interface MemoryTransportOptions {
   readonly env: Env;
@@ -79,6 +80,7 @@ class MemoryTransport implements Transport {
   handlers: TransportHandlers | undefined;
   readonly sessions = new Set<MemorySession>();
   private readonly peers = new Map<string, MemoryPeer>();
+  private peerCount = 0;
   private readonly closing = new AbortController();
   private sessionCount = 0;
 
@@ -106,7 +108,7 @@ class MemoryTransport implements Transport {
     const key = keyOf(target, engine);
     let peer = this.peers.get(key);
     if (peer === undefined) {
-      peer = new MemoryPeer(this, this.peers.size, target, engine);
+      peer = new MemoryPeer(this, this.peerCount++, target, engine);
       this.peers.set(key, peer);
       peer.dial();
     }
@@ -137,6 +139,12 @@ class MemoryTransport implements Transport {
   find(target: string, engine: number): MemoryTransport | undefined {
     const address = this.resolve(target);
     return address === undefined ? undefined : this.hub.hosts.get(keyOf(address, engine));
+  }
+
+  release({ address, engine }: Peer): void {
+    const key = keyOf(address, engine ?? 0);
+    this.peers.get(key)?.close();
+    this.peers.delete(key);
   }
 
   /** The HELLO: a session for the dialler, or why not. */
@@ -200,10 +208,12 @@ async function* copies(
   for await (const chunk of chunks) {
     signal.throwIfAborted();
     total += chunk.length;
-    if (total > imageBytes) throw new DrakkarError('ERR_FRAME', 'a snapshot is longer than announced');
+    if (total > (imageBytes || Number.MAX_SAFE_INTEGER))
+      throw new DrakkarError('ERR_FRAME', 'a snapshot is longer than announced');
     yield chunk.slice();
   }
-  if (total !== imageBytes) throw new DrakkarError('ERR_FRAME', 'a snapshot is shorter than announced');
+  if (imageBytes !== SIZE_UNKNOWN && total !== imageBytes)
+    throw new DrakkarError('ERR_FRAME', 'a snapshot is shorter than announced');
 }
 
 const keyOf = (address: string, engine: number): string => (engine === 0 ? address : `${address}#${engine}`);

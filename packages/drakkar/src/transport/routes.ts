@@ -94,6 +94,11 @@ export class Routes {
     return this.hosts.get(target)?.listeners.get(engine);
   }
 
+  /** Nothing leads to the host any more: whoever dials it anew is told anew. */
+  forget(target: string): void {
+    this.hosts.delete(target);
+  }
+
   /** Gives the shards that moved. */
   learn(target: string, news: EngineNews): number[] {
     let host = this.hosts.get(target);

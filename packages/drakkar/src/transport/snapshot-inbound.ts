@@ -6,7 +6,7 @@ import type { Slab } from '../wire/slab.ts';
 import { SNAPSHOT_IDLE_MS, SNAPSHOT_QUEUE_CHUNKS } from './limits.ts';
 import { checkEnd, decodeChunk, decodeSnapshotHeader, encodeStatus } from './snapshot-frames.ts';
 import type { TcpTransport } from './tcp.ts';
-import type { HostIdentity, SnapshotHeader } from './transport.ts';
+import { SIZE_UNKNOWN, type HostIdentity, type SnapshotHeader } from './transport.ts';
 
 export class SnapshotInbound {
   private readonly transport: TcpTransport;
@@ -42,7 +42,7 @@ export class SnapshotInbound {
     } else if (type === FrameType.SnapshotChunk && !this.isWhole) {
       const chunk = decodeChunk(slab.u8, slab.u32, offset, lengthBytes, this.chunkCount++);
       this.received += chunk.length;
-      if (this.received > this.header.imageBytes)
+      if (this.received > (this.header.imageBytes || Number.MAX_SAFE_INTEGER))
         throw new DrakkarError('ERR_FRAME', 'a snapshot is longer than announced');
       this.queue.push(chunk);
       if (this.queue.length >= SNAPSHOT_QUEUE_CHUNKS && !this.isPaused) {
@@ -51,7 +51,7 @@ export class SnapshotInbound {
       }
     } else if (type === FrameType.SnapshotEnd && !this.isWhole) {
       checkEnd(slab.u32, offset, lengthBytes, this.received, this.chunkCount);
-      if (this.received !== this.header.imageBytes)
+      if (this.header.imageBytes !== SIZE_UNKNOWN && this.received !== this.header.imageBytes)
         throw new DrakkarError('ERR_FRAME', 'a snapshot is shorter than announced');
       this.isWhole = true;
       this.timer?.cancel(); // installing may take its time

@@ -74,6 +74,7 @@ export class TcpTransport implements Transport {
   private readonly peers = new Map<string, TcpPeer>();
   private readonly routes = new Routes();
   private readonly ownRoutes = new OwnRoutes();
+  private peerCount = 0;
   private readonly inbound = new Set<TcpInbound>();
   private readonly strangers = new Admission<TcpInbound>((oldest) => oldest.drop('limit'));
   private progressTimer: Timer | undefined;
@@ -155,7 +156,7 @@ export class TcpTransport implements Transport {
     const key = keyOf(target, engine);
     let peer = this.peers.get(key);
     if (peer === undefined) {
-      peer = new TcpPeer(this, this.peers.size, target, engine);
+      peer = new TcpPeer(this, this.peerCount++, target, engine);
       this.peers.set(key, peer);
       peer.dial();
     }
@@ -196,6 +197,13 @@ export class TcpTransport implements Transport {
   /** All that was announced, for a connection that begins. */
   tellAll(connection: TcpInbound): void {
     if (!this.ownRoutes.isEmpty) connection.tell(this.ownRoutes.frames());
+  }
+
+  release({ address, engine = 0 }: Peer): void {
+    const key = keyOf(address, engine);
+    this.peers.get(key)?.close();
+    this.peers.delete(key);
+    if (engine === 0) this.routes.forget(address);
   }
 
   async sendSnapshot(

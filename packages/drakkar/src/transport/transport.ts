@@ -62,8 +62,12 @@ export interface SnapshotHeader {
   readonly term: number;
   readonly index: number;
   readonly indexTerm: number;
+  /** `SIZE_UNKNOWN` for an image that is made while it is sent. */
   readonly imageBytes: number;
 }
+
+/** An image is never empty. */
+export const SIZE_UNKNOWN = 0;
 
 export interface TransportHandlers {
   /** A frame whose length, checksum and version were checked; what is inside was not. The slab is valid during the call; `retain` it to keep it. */
@@ -121,6 +125,8 @@ export interface Transport {
    * `address`. Never called on a host with one engine.
    */
   announce?(engine: number, address: string, shardIds: readonly number[]): void;
+  /** Ends this way: no member of any shard lives there any more. The peer is void; another one is made when it is asked for. */
+  release(peer: Peer): void;
   /** Streams an image on a connection of its own; resolves when the receiver has installed it. */
   sendSnapshot(
     target: string,

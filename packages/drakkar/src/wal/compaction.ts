@@ -14,9 +14,9 @@ import {
   blockFirstIndex,
   copyWords,
   readBlockHeader,
+  skipInBlock,
   writeBlockHeader,
 } from '../wire/block.ts';
-import { skipEntries } from '../wire/entry.ts';
 import { FRAME_HEADER_BYTES, FRAME_HEADER_WORDS, FrameType, sealFrame } from '../wire/frame.ts';
 import { putU53 } from '../wire/number.ts';
 import { Slab } from '../wire/slab.ts';
@@ -162,8 +162,8 @@ export class Compaction {
     const header = new BlockHeader();
     readBlockHeader(u32, at, header);
     // The reference may cover less than the block on disk.
-    const start = skipEntries(u32, at + BLOCK_HEADER_WORDS, ref.firstIndex - blockFirstIndex(u32, at));
-    const entryWords = skipEntries(u32, start, ref.count) - start;
+    const start = skipInBlock(ref.flags, u32, at + BLOCK_HEADER_WORDS, ref.firstIndex - blockFirstIndex(u32, at));
+    const entryWords = skipInBlock(ref.flags, u32, start, ref.count) - start;
     const words = new Uint32Array(MOVED_PREFIX_WORDS + BLOCK_HEADER_WORDS + entryWords);
     putU53(words, 0, place.orderEpoch);
     putU53(words, 2, place.orderOffset);
@@ -171,7 +171,7 @@ export class Compaction {
     header.count = ref.count;
     header.firstIndex = ref.firstIndex;
     header.prevTerm = ref.prevTerm;
-    header.flags = 0;
+    header.flags = ref.flags;
     writeBlockHeader(words, MOVED_PREFIX_WORDS, header);
     copyWords(u32, start, words, MOVED_PREFIX_WORDS + BLOCK_HEADER_WORDS, entryWords);
     source.release();

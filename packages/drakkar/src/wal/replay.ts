@@ -3,7 +3,14 @@
  * missing. The order is that of the first writing; blocks that were moved to a newer segment carry theirs with them.
  */
 import { DrakkarError } from '../errors.ts';
-import { BLOCK_TRUNCATES, BlockHeader, blockIsSound, blockLengthBytes, readBlockHeader } from '../wire/block.ts';
+import {
+  BLOCK_TRUNCATES,
+  LASTING_FLAGS,
+  BlockHeader,
+  blockIsSound,
+  blockLengthBytes,
+  readBlockHeader,
+} from '../wire/block.ts';
 import { BlockRef, type BlockPlace } from '../wire/block-ref.ts';
 import { FRAME_HEADER_WORDS, FrameType, frameCount, frameType } from '../wire/frame.ts';
 import { checkedU53 } from '../wire/number.ts';
@@ -85,7 +92,7 @@ export class Replay {
     const shard = this.shardOf(header.shardId);
     segment.blockShards.add(header.shardId);
     const { firstIndex, count, term, prevTerm } = header;
-    const ref = new BlockRef(firstIndex, count, term, prevTerm, undefined, 0, 0);
+    const ref = new BlockRef(firstIndex, count, term, prevTerm, undefined, 0, 0, header.flags & LASTING_FLAGS);
     ref.sizeBytes = header.lengthBytes;
     ref.place = place;
     shard.items.push(ref);

@@ -5,6 +5,7 @@
  * A reference may cover only a part of the block it was made from (a suffix that was new, a prefix that survived a
  * truncation); `firstIndex` and `count` say which.
  */
+import { BLOCK_CONFIG_CHANGE, BLOCK_HOLLOW } from './block.ts';
 import type { Slab } from './slab.ts';
 
 /** Where a block stands in the log: enough to read and to verify the frame around it. */
@@ -28,6 +29,8 @@ export class BlockRef {
   readonly term: number;
   /** Term of the entry at `firstIndex - 1`. */
   readonly prevTerm: number;
+  /** Of `LASTING_FLAGS`. */
+  readonly flags: number;
   /** Undefined when the bytes were given back; then `place` is known. Held once by this reference. */
   slab: Slab | undefined;
   /** Words of the entries inside the slab: `[entriesWord, entriesEndWord)`. */
@@ -46,11 +49,13 @@ export class BlockRef {
     slab: Slab | undefined,
     entriesWord: number,
     entriesEndWord: number,
+    flags = 0,
   ) {
     this.firstIndex = firstIndex;
     this.count = count;
     this.term = term;
     this.prevTerm = prevTerm;
+    this.flags = flags;
     this.slab = slab;
     this.entriesWord = entriesWord;
     this.entriesEndWord = entriesEndWord;
@@ -60,6 +65,14 @@ export class BlockRef {
 
   get lastIndex(): number {
     return this.firstIndex + this.count - 1;
+  }
+
+  get isConfigChange(): boolean {
+    return (this.flags & BLOCK_CONFIG_CHANGE) !== 0;
+  }
+
+  get isHollow(): boolean {
+    return (this.flags & BLOCK_HOLLOW) !== 0;
   }
 
   /** Gives the bytes back; they are read from the log again when needed. */

@@ -16,7 +16,7 @@
  * current one (catch-up), so a sender's term is carried beside: words 16, 17.
  */
 import { DrakkarError } from '../errors.ts';
-import { entriesAreSound } from './entry.ts';
+import { entriesAreSound, skipEntries } from './entry.ts';
 import { BLOCK_MAX_ENTRIES } from './limits.ts';
 import { getU53, isU53, putU53 } from './number.ts';
 
@@ -25,8 +25,29 @@ export const BLOCK_HEADER_BYTES = BLOCK_HEADER_WORDS << 2;
 
 /** Set by the writer of the log on a block that replaces what stood at its first index; never sent (design §7.3). */
 export const BLOCK_TRUNCATES = 1;
+/** The one entry inside is a config change; every config change has a block of its own. */
+export const BLOCK_CONFIG_CHANGE = 2;
+/** Terms and indexes of entries without the entries: what a witness gets. */
+export const BLOCK_HOLLOW = 4;
 
-const KNOWN_FLAGS = BLOCK_TRUNCATES;
+/** With a config change that removes a member: who that is, folded into sixteen bits, so that a leader knows when it may be itself. */
+const BLOCK_REMOVES_SHIFT = 16;
+
+/** What a leader may send, and the log keeps. */
+export const LASTING_FLAGS = (BLOCK_CONFIG_CHANGE | BLOCK_HOLLOW | (0xffff << BLOCK_REMOVES_SHIFT)) >>> 0;
+
+/** Flags of the block of a config change; `removedId` 0: it removes nobody. */
+export function configChangeFlags(removedId: number): number {
+  return (BLOCK_CONFIG_CHANGE | (fold(removedId) << BLOCK_REMOVES_SHIFT)) >>> 0;
+}
+
+/** Whether the block may hold a change that removes `replicaId`; never false when it does. */
+export function mayRemove(flags: number, replicaId: number): boolean {
+  return (flags & BLOCK_CONFIG_CHANGE) !== 0 && flags >>> BLOCK_REMOVES_SHIFT === fold(replicaId);
+}
+
+const fold = (id: number): number => (id === 0 ? 0 : 1 + (id % 0xffff));
+const KNOWN_FLAGS = BLOCK_TRUNCATES | LASTING_FLAGS;
 
 /** A block header as an object; made once and filled again and again. */
 export class BlockHeader {
@@ -103,12 +124,20 @@ export function blockIsSound(u32: Uint32Array, word: number, endWord: number): b
   if (count > BLOCK_MAX_ENTRIES) return false;
   for (let w = word + 2; w < word + 14; w += 2) if (!isU53(u32, w)) return false;
   if (!isU53(u32, word + 16)) return false;
-  if ((u32[word + 14] & ~KNOWN_FLAGS) !== 0 || u32[word + 15] !== 0) return false;
+  const flags = u32[word + 14];
+  if ((flags & ~KNOWN_FLAGS) !== 0 || u32[word + 15] !== 0) return false;
+  if ((flags & BLOCK_CONFIG_CHANGE) === 0 ? flags >>> BLOCK_REMOVES_SHIFT !== 0 : count !== 1) return false;
   const term = getU53(u32, word + 4);
   const firstIndex = getU53(u32, word + 8);
   if (firstIndex < 1 || getU53(u32, word + 6) > term || term > getU53(u32, word + 16)) return false;
   if (!Number.isSafeInteger(firstIndex + count)) return false;
+  if ((flags & BLOCK_HOLLOW) !== 0) return length === BLOCK_HEADER_BYTES && count > 0;
   return entriesAreSound(u32, word + BLOCK_HEADER_WORDS, word + (length >>> 2), count);
+}
+
+/** The word at which the entry `skip` places behind the one at `word` starts, in a block with `flags`. */
+export function skipInBlock(flags: number, u32: Uint32Array, word: number, skip: number): number {
+  return (flags & BLOCK_HOLLOW) !== 0 ? word : skipEntries(u32, word, skip);
 }
 
 /** Checks every block of a frame of blocks in `[word, endWord)`; throws `ERR_FRAME`. */

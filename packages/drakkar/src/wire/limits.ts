@@ -14,6 +14,8 @@ export const BLOCK_TARGET_BYTES = 256 * 1024;
 export const BLOCK_MAX_ENTRIES = 65_536;
 /** Members of one shard, of all kinds: addressee sets are bit masks in one small integer. */
 export const MEMBERS_MAX = 30;
+/** Ids of removed members that a shard remembers, for ever; more cannot be removed. */
+export const REMOVED_MAX = 10_000;
 /** Earlier starts of its directory that a host remembers and names. */
 export const EARLIER_STARTS_MAX = 64;
 /** Engines of one host, those included that only hold shards of an earlier start. */

@@ -32,10 +32,15 @@ export const MessageType = {
   Outdated: 12,
   /** From host to host, for no shard: the sender lives. Any frame says so; this one is sent when there is no other. */
   Alive: 13,
+  /**
+   * To a replica that was removed from its shard and may not know; `logIndex`, `logTerm` = where the sender's log ends, `commit`, `hint` = what
+   * it knows to be committed, and the term of that.
+   */
+  Removed: 14,
 } as const;
 export type MessageType = (typeof MessageType)[keyof typeof MessageType];
 
-const LAST_TYPE = 13;
+const LAST_TYPE = 14;
 
 export const MESSAGE_REJECT = 1;
 /** A vote asked for on behalf of a leader that hands over: lease and check-quorum do not hold it back. */

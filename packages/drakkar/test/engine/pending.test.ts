@@ -52,6 +52,7 @@ test('answers find their callers in any order, over growth and wrapping, each on
 test('deadlines of proposals end those that are due, and no others', () => {
   const ring = new PendingRing();
   const heard: number[] = [];
+  assert.ok(ring.hasRoom(4));
   for (const deadline of [30, 10, 20, 10]) {
     ring.addCallback((error) => error !== null && heard.push(deadline), 0, deadline);
   }

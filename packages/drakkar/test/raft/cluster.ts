@@ -238,6 +238,12 @@ export class Node implements Outbox {
     this.transfers.push([targetId, outcome]);
   }
 
+  readonly promoted: number[] = [];
+
+  promote(replicaId: number): void {
+    this.promoted.push(replicaId);
+  }
+
   memberRegressed(replicaId: number): void {
     this.regressed.push(replicaId);
   }
@@ -335,6 +341,10 @@ export class RaftCluster {
       if (isIdle) return;
     }
     throw new Error('the cluster does not come to rest');
+  }
+
+  timeoutNow(from: number, to: number): Message {
+    return messageOf({ type: MessageType.TimeoutNow, from, to });
   }
 
   /** Ticks everybody, settling in between. */

@@ -299,3 +299,19 @@ test('a block alone wakes a follower', () => {
   assert.ok(!cluster.node(2).raft.isQuiesced);
   assert.deepEqual(cluster.node(2).silences, ['quiesced', 'message']);
 });
+
+test('a leader that holds proposals back does not fall silent before its followers know that it is over', () => {
+  const cluster = new RaftCluster(3, 1, { quiesce: true, maxUnappliedBytes: 300, entryBytes: 100 });
+  const leader = cluster.elect(1);
+  cluster.node(2).appliesUpTo = 1;
+  for (let i = 0; i < 5; i++) leader.propose();
+  cluster.run(3);
+  assert.equal(leader.raft.heldBackBy, 2);
+  cluster.run(2 * IDLE_TICKS);
+  assert.ok(!leader.raft.isQuiesced);
+  cluster.node(2).appliesUpTo = Number.POSITIVE_INFINITY;
+  cluster.node(2).work();
+  cluster.run(2 * IDLE_TICKS);
+  assert.deepEqual(awake(cluster), []);
+  for (const node of cluster.nodes.values()) assert.equal(node.raft.leaderIsBusy, false, `replica ${node.id} refuses`);
+});

@@ -297,17 +297,6 @@ test('scenario 58: a change of leader drops the reads that wait, each once', () 
 });
 
 const MISSING: readonly (readonly [number, string, string])[] = [
-  [36, 'the single-server bug', 'membership changes'],
-  [37, 'a second change while one is pending', 'membership changes'],
-  [38, 'no campaign over a committed, unapplied change', 'membership changes'],
-  [39, 'a leader removes itself', 'membership changes'],
-  [40, 'a removed follower returns', 'membership changes'],
-  [41, 'a removed replica id is added again', 'membership changes'],
-  [42, 'an ordered change with a stale id', 'membership changes'],
-  [43, 'the only voter is removed', 'membership changes'],
-  [44, '3, 2, 1, 3 replicas under load', 'membership changes'],
-  [45, 'non-voting members', 'membership changes'],
-  [46, 'witnesses', 'witnesses'],
   [60, 'lease reads', 'lease reads'],
   [70, 'import of a snapshot after the quorum is lost', 'import and export'],
   [73, 'rolling upgrade and rollback', 'a second wire and disk format'],

@@ -45,6 +45,7 @@ const REGRESSIONS: readonly (readonly [seed: number, was: string])[] = [
     'a host whose disk was rolled back climbed past its peers with starts that failed before they were heard of',
   ],
   [30889, 'a leader installed a snapshot of a newer one without following it'],
+  [1553359443, 'a leader that held proposals back fell silent, and its followers refused them for ever'],
   [53, 'a leader that had just lost its leadership offered a snapshot in the term of its successor'],
   [2418, 'the checks took an acknowledgement for a lie while a snapshot replaced the log'],
 ];

@@ -264,6 +264,24 @@ export function transportCompliance(name: string, createPair: () => TestPair): v
     assert.equal(b.endedSessions, 0);
   });
 
+  test(`${name}: a way that was given up stays closed, and another one can be opened`, async () => {
+    const { pair, a, b, toB } = await connected();
+    a.transport.release(toB);
+    await pair.world.until(() => b.endedSessions === 1);
+    assert.equal(toB.connected, false);
+    assert.equal(pair.send(toB, 1), false);
+    await pair.world.run(5000);
+    assert.deepEqual(a.up, ['hostb:7000'], 'it was dialled again');
+    a.transport.release(toB); // twice does no harm
+    const other = a.transport.peer('hostc:7000');
+    const anew = a.transport.peer('hostb:7000');
+    assert.equal(new Set([toB.index, other.index, anew.index]).size, 3, 'an index means two peers');
+    await pair.world.until(() => anew.connected, 10_000);
+    assert.equal(pair.send(anew, 2), true);
+    await pair.world.until(() => b.tags.length === 1);
+    assert.deepEqual(b.tags, [2]);
+  });
+
   test(`${name}: the end of a host is told to both ends, once each`, async () => {
     const { pair, a, b, toB } = await connected();
     pair.send(toB, 1);

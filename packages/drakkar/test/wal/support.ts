@@ -1,75 +1,21 @@
 /** A log on a disk in memory, its sink, and blocks to put into it. */
 import { MemoryMachines, type MemoryMachine } from 'drakkar/testing';
 import type { DrakkarError } from 'drakkar';
-import { BLOCK_HEADER_WORDS, BlockHeader, writeBlockHeader } from '../../src/wire/block.ts';
+import { frameOf as sealedFrame, stateOf, type BlockSpec } from '../../src/compliance/logdb-bench.ts';
 import { BlockRef, type BlockPlace } from '../../src/wire/block-ref.ts';
-import { EntryType, putEntry } from '../../src/wire/entry.ts';
-import { FRAME_HEADER_WORDS, FrameType, sealFrame } from '../../src/wire/frame.ts';
-import { Slab, SlabPool } from '../../src/wire/slab.ts';
+import { SlabPool, type Slab } from '../../src/wire/slab.ts';
 import type { LogSink, RecoveredShard, ShardState } from '../../src/wal/logdb.ts';
 import { openWal, type Wal } from '../../src/wal/wal.ts';
+
+export { stateOf, type BlockSpec };
 
 export const DIR = 'log';
 export const SEGMENT_BYTES = 128 * 1024;
 
-export interface BlockSpec {
-  readonly shardId?: number;
-  readonly firstIndex: number;
-  readonly count?: number;
-  readonly term?: number;
-  readonly prevTerm?: number;
-  readonly commitIndex?: number;
-  readonly flags?: number;
-  /** Bytes of each payload. */
-  readonly payloadBytes?: number;
-}
-
 /** A sealed frame with the blocks. */
 export function frameOf(...specs: readonly BlockSpec[]): { slab: Slab; lengthBytes: number } {
-  const total = specs.reduce((sum, spec) => sum + 256 + (spec.count ?? 1) * (64 + (spec.payloadBytes ?? 16)), 64);
-  const slab = new Slab((total + 3) & ~3);
-  let word = FRAME_HEADER_WORDS;
-  for (const spec of specs) {
-    const start = word;
-    const count = spec.count ?? 1;
-    word += BLOCK_HEADER_WORDS;
-    for (let i = 0; i < count; i++) {
-      const payload = new Uint8Array(spec.payloadBytes ?? 16).fill(spec.firstIndex + i);
-      word = putEntry(slab.u8, slab.u32, word, EntryType.Command, spec.firstIndex + i, 7, payload);
-    }
-    const header = new BlockHeader();
-    header.lengthBytes = (word - start) << 2;
-    header.count = count;
-    header.shardId = spec.shardId ?? 1;
-    header.term = spec.term ?? 1;
-    header.prevTerm = spec.prevTerm ?? (spec.firstIndex === 1 ? 0 : (spec.term ?? 1));
-    header.firstIndex = spec.firstIndex;
-    header.commitIndex = spec.commitIndex ?? 0;
-    header.senderId = 1;
-    header.senderTerm = spec.term ?? 1;
-    header.flags = spec.flags ?? 0;
-    writeBlockHeader(slab.u32, start, header);
-  }
-  sealFrame(slab.u8, slab.u32, 0, word << 2, FrameType.Blocks, specs.length);
-  slab.usedBytes = word << 2;
-  return { slab, lengthBytes: word << 2 };
-}
-
-export function stateOf(fields: Partial<ShardState> = {}): ShardState {
-  return {
-    shardId: 1,
-    replicaId: 1,
-    term: 1,
-    vote: 0,
-    commitIndex: 0,
-    snapshotIndex: 0,
-    snapshotTerm: 0,
-    compactedIndex: 0,
-    compactedTerm: 0,
-    bootstrap: new Uint8Array([1, 2, 3]),
-    pins: [],
-    ...fields,
-  };
+  const slab = sealedFrame(specs);
+  return { slab, lengthBytes: slab.usedBytes };
 }
 
 /** Remembers what the log said, and keeps the live blocks as an engine would. */

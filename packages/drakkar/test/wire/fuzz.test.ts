@@ -243,6 +243,7 @@ function stateBootstrap(): Uint8Array {
     ]),
     nonVotings: new Map(),
     witnesses: new Map([[4, 'd:4']]),
+    autoPromoted: new Set(),
     removed: new Set([9]),
   });
 }

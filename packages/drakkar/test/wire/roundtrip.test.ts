@@ -138,6 +138,7 @@ test('memberships', () => {
     voters: members,
     nonVotings: members,
     witnesses: members,
+    autoPromoted: fc.constant(new Set([5])),
     removed: fc.constant(new Set([3, 8])),
   });
   fc.assert(

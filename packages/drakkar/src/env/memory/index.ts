@@ -18,6 +18,8 @@ export { SimulatedAuthority, type CertificateRequest } from './security.ts';
 export { MemoryThread } from './threads.ts';
 export { World, seededRandom } from './world.ts';
 
+type Exports = Readonly<Record<string, unknown>>;
+
 export class MemoryMachine {
   readonly name: string;
   disk: MemoryDisk;
@@ -25,8 +27,8 @@ export class MemoryMachine {
   process: Process | undefined;
   /** All that this process has started. */
   threads: MemoryThread[] = [];
-  /** What `modules.load` finds, by URL. */
-  readonly modules: Map<string, Readonly<Record<string, unknown>>> = new Map();
+  /** What `modules.load` finds, by URL: exports, or what makes them for a thread with this env. */
+  readonly modules: Map<string, Exports | ((env: Env) => Exports)> = new Map();
   private readonly world: World;
   private readonly network: MemoryNetwork;
 
@@ -42,23 +44,26 @@ export class MemoryMachine {
     const started = new Process(this.world);
     this.process = started;
     this.threads = [];
-    const bootEnv = (owner: Process): Env => ({
-      clock: owner,
-      scheduler: owner,
-      random,
-      fs: this.disk.mount(owner),
-      network: this.network.attach(this.name, owner),
-      logger,
-      tracing: silentTracing,
-      modules: { load: (url) => this.load(url) },
-    });
+    const bootEnv = (owner: Process): Env => {
+      const env: Env = {
+        clock: owner,
+        scheduler: owner,
+        random,
+        fs: this.disk.mount(owner),
+        network: this.network.attach(this.name, owner),
+        logger,
+        tracing: silentTracing,
+        modules: { load: (url) => this.load(url, env) },
+      };
+      return env;
+    };
     return { ...bootEnv(started), threads: memoryThreads(started, this.network, bootEnv, this.threads) };
   }
 
-  private async load(url: string): Promise<Readonly<Record<string, unknown>>> {
+  private async load(url: string, env: Env): Promise<Exports> {
     const known = this.modules.get(url);
     if (known === undefined) throw new Error(`no module ${url} on ${this.name}; put it into its modules`);
-    return known;
+    return typeof known === 'function' ? known(env) : known;
   }
 
   /** SIGKILL: the process is gone, what it wrote is there. */
