@@ -60,7 +60,7 @@ export type {
   TraceChannel,
   Tracing,
 } from './env/env.ts';
-export type { StateMachineModule } from './machine-module.ts';
+export type { StateMachineModule, StateMachineSource } from './machine-module.ts';
 export type { LogDb, LogSink, RecoveredShard, ReplicaPin, ShardState } from './wal/logdb.ts';
 export { openWal, type WalOptions } from './wal/wal.ts';
 export type {

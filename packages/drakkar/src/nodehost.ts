@@ -229,7 +229,7 @@ export class NodeHost {
    */
   watch(shardId: number, options: WatchOptions = {}): AsyncIterable<LogEntry> {
     checkWatchOptions(options);
-    if (this.parts.threads !== undefined) throw notAcross('watch');
+    if (this.parts.threads !== undefined) throw notAcross('watch', 'ask queryLog again and again');
     return watch(this.shards.replica(shardId), options);
   }
 
@@ -241,7 +241,7 @@ export class NodeHost {
    */
   watchLeader(shardId: number, options: LeaderWatchOptions = {}): AsyncIterable<Leadership> {
     checkLeaderWatchOptions(options);
-    if (this.parts.threads !== undefined) throw notAcross('watchLeader');
+    if (this.parts.threads !== undefined) throw notAcross('watchLeader', 'listen to leaderChanged');
     return watchLeader(this.shards.replica(shardId), options);
   }
 

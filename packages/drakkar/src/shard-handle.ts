@@ -86,7 +86,7 @@ export class ShardHandle {
   private noticed(onCommit: (index: number) => void, propose: () => Promise<Result>): Promise<Result> {
     const { onlookers } = this.replica;
     return onlookers === undefined
-      ? Promise.reject(notAcross('propose: onCommit'))
+      ? Promise.reject(notAcross('propose: onCommit', 'leave it out: the answer says that the command was applied'))
       : onlookers.noticed(onCommit, propose);
   }
 
@@ -151,10 +151,10 @@ function ticksOf(timeoutMs: number, tickMs: number): number {
 }
 
 /** Streams and functions do not cross threads. */
-export function notAcross(what: string): DrakkarError {
+export function notAcross(what: string, instead: string): DrakkarError {
   return new DrakkarError(
     'ERR_INVALID_OPTION',
-    `${what} cannot reach a shard in another thread; open the host with engines: 1 for it`,
+    `${what} cannot reach a shard in another thread, and with several engines all shards are in others; ${instead}, or open the host with engines: 1`,
   );
 }
 

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DrakkarError, NodeHost, type ErrorCode } from 'drakkar';
 import { MemoryHub, systemError } from 'drakkar/testing';
+import { enginesOf } from '../src/inspect.ts';
 import { JOURNAL_MODULE, Journal, TestCluster, replicaOf, text } from './support.ts';
 
 const SHARDS = [1, 2, 3, 4];
@@ -346,24 +347,204 @@ test('a callback that throws keeps no other from its answer', async () => {
   await cluster.close();
 });
 
-/** What a host does by itself, or for its own part of a shard, in whatever thread. */
-const HERE = [
-  'constructor on off id raftAddress failed knownHosts close',
-  'startReplica stopReplica shard propose proposeBatch proposeCallback openSession read staleRead',
-  'requestSnapshot transferLeader whenReady shardInfo info hash metrics queryLog watch watchLeader reloadTls',
-  // Private.
-  'openEngines openThreads shutDown assertOpen targetOf replicaOf pass attempt within untilLeader',
-]
-  .join(' ')
-  .split(' ');
+/** Methods that mean a shard: each is called here on a host whose shards live in threads, in this order. */
+const OF_A_SHARD: Record<string, (host: NodeHost, cluster: TestCluster) => unknown> = {
+  shardInfo: (host) => assert.equal(host.shardInfo(1).state, 'running'),
+  whenReady: (host) => host.whenReady(1),
+  propose: async (host) => assert.equal(await host.propose(1, text('one')), 1),
+  proposeBatch: async (host) => assert.deepEqual(await host.proposeBatch(1, [text('two'), text('three')]), [2, 3]),
+  proposeCallback: async (host) => {
+    const result = await new Promise((resolve) => host.proposeCallback(1, text('four'), (...args) => resolve(args), 7));
+    assert.deepEqual(result, [null, 4, 7]);
+  },
+  openSession: async (host) => assert.equal(await (await host.openSession(1)).propose(text('five')), 5),
+  shard: async (host) => assert.equal(await host.shard(1).propose(text('six')), 6),
+  read: async (host) => assert.equal(await host.read(1, 'count'), 6),
+  staleRead: async (host) => assert.equal(await host.staleRead(1, 'count'), 6),
+  hash: (host) => assert.ok(host.hash(1).appliedIndex > 6),
+  queryLog: async (host) => assert.equal((await host.queryLog(1, { firstIndex: 1, lastIndex: 3 })).nextIndex, 4),
+  watch: (host) => assert.throws(() => host.watch(1), is('ERR_INVALID_OPTION', /queryLog/)),
+  watchLeader: (host) => assert.throws(() => host.watchLeader(1), is('ERR_INVALID_OPTION', /leaderChanged/)),
+  addReplica: (host) => host.addReplica(1, 9, 'host9:7000', { role: 'non-voting' }),
+  membership: async (host) => assert.deepEqual(Object.keys((await host.membership(1)).nonVotings), ['9']),
+  promote: (host) => assert.rejects(host.promote(1, 9), is('ERR_CONFIG_CHANGE_PENDING')), // it never catches up
+  removeReplica: (host) => host.removeReplica(1, 9),
+  removeData: (host) => assert.rejects(host.removeData(1, 1), is('ERR_NOT_REMOVED')),
+  requestSnapshot: async (host) => assert.ok((await host.requestSnapshot(1)).index > 6),
+  transferLeader: (host) => host.transferLeader(1, 1),
+  stopReplica: (host) => host.stopReplica(1),
+  startReplica: (host, { machine }) => host.startReplica({ shardId: 1, replicaId: 1 }, machine),
+};
+/** Of the whole host; what they do with several engines is tested elsewhere in this file. */
+const OF_THE_HOST = 'constructor on off id raftAddress failed knownHosts close info metrics reloadTls'.split(' ');
+/** Private. */
+const HELPERS = 'served change attempt'.split(' ');
 
-test('every method of NodeHost was thought of', () => {
-  const methods = Object.getOwnPropertyNames(NodeHost.prototype).filter((name) => !HERE.includes(name));
+test('every method of NodeHost was thought of, and those that mean a shard reach it in its thread', async () => {
+  const methods = Object.getOwnPropertyNames(NodeHost.prototype);
+  const known = [...OF_THE_HOST, ...HELPERS, ...Object.keys(OF_A_SHARD)];
   assert.deepEqual(
-    methods,
+    methods.filter((name) => !known.includes(name)),
     [],
-    'with several engines these must be passed on to the thread of the shard; then name them',
+    'a method of a shard must be passed on to its thread, see HostShards.ask; then call it above',
   );
+  assert.deepEqual(
+    known.filter((name) => !methods.includes(name)),
+    [],
+    'no such method any more',
+  );
+  const cluster = new TestCluster({ hosts: 1, engines: () => 2 });
+  await cluster.startAll([7, 1]);
+  assert.equal(cluster.hosts.get(1)!.shardInfo(1).engine, 1);
+  for (const call of Object.values(OF_A_SHARD)) {
+    await cluster.settle(Promise.resolve(call(cluster.hosts.get(1)!, cluster)));
+  }
+  await cluster.ready(1);
+  await cluster.close();
+});
+
+test('what cannot cross threads is refused, and the error says what to do', async () => {
+  const cluster = new TestCluster({ hosts: 1, engines: () => 2 });
+  await cluster.startAll([1]);
+  const host = cluster.hosts.get(1)!;
+  const way = /several engines.*, or open the host with engines: 1/;
+  assert.throws(() => host.watch(1), is('ERR_INVALID_OPTION', way));
+  assert.throws(() => host.watchLeader(1), is('ERR_INVALID_OPTION', way));
+  const onCommit = (): void => assert.fail('told of a commit');
+  await assert.rejects(host.propose(1, text('x'), { onCommit }), is('ERR_INVALID_OPTION', way));
+  const session = await cluster.settle(host.openSession(1));
+  await assert.rejects(cluster.settle(session.propose(text('x'), { onCommit })), is('ERR_INVALID_OPTION', way));
+  // What was refused left nothing behind: neither a command nor a gap in the session.
+  assert.equal(await cluster.settle(session.propose(text('y'))), 1);
+  await cluster.close();
+});
+
+test('an abort signal crosses to the thread, and one that was given too late sends nothing', async () => {
+  const cluster = new TestCluster({ engines: () => 2 });
+  await cluster.startAll([1]);
+  for (const id of [2, 3]) cluster.kill(id);
+  const host = cluster.hosts.get(1)!;
+  const aborting = new AbortController();
+  const waiting = host.whenReady(1, { signal: aborting.signal, timeoutMs: 60_000 });
+  const change = host.removeReplica(1, 3, { signal: aborting.signal, timeoutMs: 60_000 });
+  waiting.catch(() => {});
+  change.catch(() => {});
+  await cluster.world.run(100);
+  aborting.abort();
+  await assert.rejects(cluster.settle(waiting), is('ERR_ABORTED'));
+  await assert.rejects(cluster.settle(change), { code: 'ERR_ABORTED', outcome: 'unknown' });
+  const late = { code: 'ERR_ABORTED', outcome: 'not-applied' };
+  await assert.rejects(host.removeReplica(1, 3, { signal: aborting.signal }), late);
+  await assert.rejects(host.requestSnapshot(1, { signal: aborting.signal }), late);
+  await cluster.close();
+});
+
+test('a query of the log behind a snapshot says across threads what is available', async () => {
+  const cluster = new TestCluster({ hosts: 1, engines: () => 2, replica: { compactionOverhead: 5 } });
+  await cluster.startAll([1]);
+  const host = cluster.hosts.get(1)!;
+  for (let i = 0; i < 20; i++) await cluster.propose(1, 1, `line ${i}`);
+  const { index } = await cluster.settle(host.requestSnapshot(1));
+  const { commitIndex } = host.shardInfo(1);
+  const available = { firstIndex: index - 5 + 1, lastIndex: commitIndex };
+  await assert.rejects(cluster.settle(host.queryLog(1, { firstIndex: 1 })), { code: 'ERR_LOG_COMPACTED', available });
+  await assert.rejects(cluster.settle(host.queryLog(1, { firstIndex: commitIndex + 1 })), {
+    code: 'ERR_LOG_OUT_OF_RANGE',
+    available,
+  });
+  const { entries, nextIndex } = await cluster.settle(host.queryLog(1, available));
+  assert.equal(nextIndex, commitIndex + 1);
+  assert.equal(entries.length, 5);
+  assert.deepEqual(entries.at(-1)!.bytes, text('line 19'));
+  await cluster.close();
+});
+
+test('a replica that was removed gives its engine free: its data goes, and another one may live elsewhere', async () => {
+  const cluster = new TestCluster({ hosts: 4, engines: (id) => (id === 4 ? 2 : 1) });
+  for (const id of [1, 2, 3, 4]) await cluster.open(id);
+  for (const shardId of [1, 2, 3]) for (const id of [1, 2, 3]) await cluster.startReplica(id, shardId, [1, 2, 3]);
+  for (const shardId of [1, 2, 3]) await cluster.ready(shardId, [1, 2, 3]);
+  const host = cluster.hosts.get(4)!;
+  const engineOfShard = (shardId: number): number => host.shardInfo(shardId).engine;
+  const join = async (shardId: number, replicaId: number): Promise<void> => {
+    await cluster.settle(host.startReplica({ shardId, replicaId, members: 'join' }, cluster.machine));
+    await cluster.settle(cluster.hosts.get(1)!.addReplica(shardId, replicaId, cluster.addressOf(4)));
+    await cluster.ready(shardId);
+  };
+  await join(1, 4);
+  await join(2, 4);
+  assert.deepEqual([engineOfShard(1), engineOfShard(2)], [0, 1]);
+  let removed = 0;
+  host.on('replicaRemoved', () => removed++);
+  const handle = host.shard(2);
+  const waiting = host.propose(2, text('under way'));
+  waiting.catch(() => {});
+  await cluster.settle(cluster.hosts.get(1)!.removeReplica(2, 4));
+  await cluster.world.until(() => removed > 0, 30_000);
+  await assert.rejects(cluster.settle(handle.propose(text('x'))), is('ERR_REPLICA_REMOVED'));
+  assert.throws(() => host.shardInfo(2), is('ERR_REPLICA_REMOVED'));
+  await assert.rejects(cluster.settle(host.startReplica({ shardId: 2, replicaId: 4 }, cluster.machine)), {
+    code: 'ERR_REPLICA_REMOVED',
+  });
+  await cluster.settle(host.removeData(2, 4));
+  assert.throws(() => host.shardInfo(2), is('ERR_SHARD_NOT_FOUND'));
+  await assert.rejects(cluster.settle(host.removeData(2, 4)), is('ERR_SHARD_NOT_FOUND'));
+  await join(3, 4); // takes the room
+  assert.equal(engineOfShard(3), 1);
+  await cluster.settle(host.stopReplica(1));
+  await join(2, 24); // both engines have one, so it is the first, where nobody looked for the shard before
+  assert.equal(engineOfShard(2), 0);
+  for (const id of [1, 2, 3, 4]) await cluster.propose(id, 2, `line ${id}`);
+  await cluster.assertEqual(2);
+  await cluster.close();
+});
+
+test('silence is between engines: what happens to one leaves the silent shards of the others asleep', async () => {
+  const cluster = new TestCluster({ engines: (id) => id });
+  await cluster.startAll(SHARDS);
+  const ids = [1, 2, 3];
+  const infos = (id: number) => cluster.hosts.get(id)!.info().shards;
+  const isSilent = (id: number): boolean => infos(id).every(({ quiesced }) => quiesced);
+  for (const shardId of SHARDS) await cluster.propose(cluster.followerOf(shardId), shardId, 'one');
+  await cluster.world.until(() => ids.every(isSilent), 20_000);
+  const terms = (): number[][] => ids.map((id) => infos(id).map(({ term }) => term));
+  const before = terms();
+  const bytesSent = (): number =>
+    ids
+      .flatMap((id) => [...enginesOf(cluster.hosts.get(id)!)])
+      .reduce((sum, { transport }) => sum + transport.counters.bytesSent, 0);
+  const sent = bytesSent();
+  await cluster.world.run(30_000);
+  assert.ok(ids.every(isSilent));
+  assert.deepEqual(terms(), before, 'somebody was elected in the silence');
+  // A message of 96 bytes every 100 ms on each way from engine to engine: fewer than all of six engines to all.
+  assert.ok(bytesSent() - sent <= 301 * 96 * 24, `${bytesSent() - sent} bytes`);
+  // A shard that wakes wakes no other.
+  await cluster.propose(1, 2, 'two');
+  for (const id of ids) for (const shardId of [1, 3, 4]) assert.ok(cluster.hosts.get(id)!.shardInfo(shardId).quiesced);
+  await cluster.world.until(() => ids.every(isSilent), 20_000);
+  // An engine that dies is missed by those whose leader lived in it, and the host's other engine is not.
+  const lost = [2, 3].find((id) =>
+    SHARDS.some((shardId) => cluster.leaderOf(shardId) === id && cluster.hosts.get(id)!.shardInfo(shardId).engine > 0),
+  );
+  const victim = lost ?? 3;
+  const led = infos(victim).filter(({ engine }) => engine === 1);
+  const spared = infos(victim).filter(({ engine }) => engine === 0);
+  const sparedTerms = spared.map(({ term }) => term);
+  cluster.machineOf.get(victim)!.threads[1].crash(new Error('out of memory'));
+  const other = victim === 2 ? 3 : 2;
+  const leads = (shardId: number): boolean =>
+    ![0, victim].includes(cluster.hosts.get(other)!.shardInfo(shardId).leaderId);
+  await cluster.world.until(() => led.every(({ shardId }) => leads(shardId)), 20_000);
+  await cluster.world.run(5000);
+  assert.deepEqual(
+    infos(victim)
+      .filter(({ engine }) => engine === 0)
+      .map(({ term }) => term),
+    sparedTerms,
+  );
+  for (const { shardId } of spared) assert.ok(cluster.hosts.get(victim)!.shardInfo(shardId).quiesced);
+  await cluster.close();
 });
 
 test('two logs that hold the same shard are refused', async () => {

@@ -1,6 +1,13 @@
 /** Hosts in memory for tests: machines, hosts on them, and a state machine whose whole history can be compared. */
 import assert from 'node:assert/strict';
-import { NodeHost, type Entry, type NodeHostOptions, type ReplicaOptions, type StateMachine } from 'drakkar';
+import {
+  NodeHost,
+  type Entry,
+  type NodeHostOptions,
+  type ReplicaOptions,
+  type StateMachine,
+  type StateMachineSource,
+} from 'drakkar';
 import { MemoryMachines, type MemoryMachine } from 'drakkar/testing';
 import type { Engine } from '../src/engine/engine.ts';
 import type { Replica } from '../src/engine/replica.ts';
@@ -145,13 +152,21 @@ export class TestCluster {
     const named = memberIds === 'join' ? memberIds : this.members(...(memberIds ?? []));
     const members = memberIds === undefined ? {} : { members: named };
     const options = { shardId, replicaId: id, ...members, ...this.options.replica, ...more };
-    const machine = this.engines === undefined ? () => this.journal() : { module: JOURNAL_MODULE };
-    await this.settle(this.hosts.get(id)!.startReplica(options, machine));
+    await this.settle(this.hosts.get(id)!.startReplica(options, this.machine));
   }
 
   async startWitness(id: number, shardId: number): Promise<void> {
     const options = { shardId, replicaId: id, ...this.options.replica, witness: true, members: 'join' } as const;
     await this.settle(this.hosts.get(id)!.startReplica(options));
+  }
+
+  get hasThreads(): boolean {
+    return this.engines !== undefined;
+  }
+
+  /** What makes a journal, on hosts with one engine as with several. */
+  get machine(): StateMachineSource {
+    return this.engines === undefined ? () => this.journal() : { module: JOURNAL_MODULE };
   }
 
   journal(): Journal {
@@ -172,6 +187,14 @@ export class TestCluster {
     for (const id of ids) await this.settle(this.hosts.get(id)!.whenReady(shardId, { timeoutMs: 30_000 }));
   }
 
+  /** Whether the host runs a replica of the shard. */
+  runs(id: number, shardId: number): boolean {
+    return this.hosts
+      .get(id)!
+      .info()
+      .shards.some((shard) => shard.shardId === shardId);
+  }
+
   /** The host whose replica leads the shard. */
   leaderOf(shardId: number): number {
     for (const [id, host] of this.hosts) {
@@ -183,14 +206,7 @@ export class TestCluster {
 
   followerOf(shardId: number): number {
     const leader = this.leaderOf(shardId);
-    return [...this.hosts.keys()].find(
-      (id) =>
-        id !== leader &&
-        this.hosts
-          .get(id)!
-          .info()
-          .shards.some((shard) => shard.shardId === shardId),
-    )!;
+    return [...this.hosts.keys()].find((id) => id !== leader && this.runs(id, shardId))!;
   }
 
   propose(id: number, shardId: number, line: string, timeoutMs = 5000): Promise<unknown> {

@@ -127,7 +127,10 @@ class ThreadServer {
       registry: hasRegistry ? this.registry : createStaticRegistry({ env: this.env, identity }),
       mayMove: hasRegistry,
       options,
-      onEvent: (name, payload) => post(this.side, { kind: 'event', name, payload: packErrors(payload) }),
+      onEvent: (name, payload) => {
+        this.flush(); // who waits for a shard hears why it ended before it hears that it did
+        post(this.side, { kind: 'event', name, payload: packErrors(payload) });
+      },
     });
     return this.opened.call('engineReports', []);
   }

@@ -80,6 +80,39 @@ for (const [name, make] of Object.entries(benches)) {
   });
 }
 
+test('memory: the threads of a stopped process stand still with it, and go on with it', async () => {
+  const machines = new MemoryMachines();
+  const machine = machines.add('host');
+  const { threads, scheduler } = machine.boot();
+  const done: string[] = [];
+  const thread = threads!.start({
+    ...start,
+    run(side, env) {
+      side.onMessage = (message) => done.push(`got ${String(message)}`);
+      const tick = (): void => {
+        done.push('tick');
+        env.scheduler.after(100, tick);
+      };
+      env.scheduler.after(100, tick);
+    },
+  });
+  await machines.world.run(250);
+  assert.deepEqual(done, ['tick', 'tick']);
+  thread.post('one');
+  machine.process!.stop();
+  scheduler.after(10, () => done.push('of the process'));
+  await machines.world.run(1000);
+  assert.deepEqual(done, ['tick', 'tick'], 'a thread ran while its process was stopped');
+  machine.process!.continue();
+  await machines.world.run(1);
+  assert.deepEqual(done, ['tick', 'tick', 'got one', 'of the process', 'tick']);
+  await machines.world.run(100);
+  assert.equal(done.length, 6);
+  machine.kill();
+  await machines.world.run(1000);
+  assert.equal(done.length, 6, 'a thread outlived its process');
+});
+
 test('node: a module that cannot be loaded ends the thread with the reason', async () => {
   const thread = nodeThreads.start({ ...start, module: new URL('./no-such-module.ts', import.meta.url) });
   assert.match(String(await exit(thread)), /no-such-module/);
