@@ -1,7 +1,4 @@
-/**
- * Classes of bugs that others found the hard way: each has a test, here or elsewhere, and this file knows which. What needs a
- * feature that is not there yet says so.
- */
+/** Classes of bugs that others found the hard way: each has a test, here or elsewhere, and this file knows which. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
@@ -12,7 +9,6 @@ import { Journal, TestCluster, engineOf, replicaOf, text } from './support.ts';
 
 /** The class, where it was met, and its test: a file below `test/` and the beginning of a test's name, or of its row in a table. */
 type Known = readonly [what: string, where: string, file: string, name: string];
-type Missing = readonly [what: string, where: string, feature: string];
 
 const KNOWN: readonly Known[] = [
   // Dragonboat.
@@ -112,22 +108,21 @@ const KNOWN: readonly Known[] = [
   ['renames without a flush of the directory', 'many', 'wal/recovery.test.ts', 'F11'],
   ['a record before its snapshot', 'many', 'rsm/snapshotter.test.ts', 'scenario 49'],
   ['other first members at a restart', 'many', 'bad-input.test.ts', 'a wrong replica, other members'],
+  // Membership.
+  ['a promoted observer is restored wrongly', 'dragonboat#94', 'scenarios/membership.test.ts', 'scenario 45'],
+  ['members before the applied index', 'dragonboat 73092ad', 'scenarios/membership.test.ts', 'scenario 47'],
+  ['removal of data races', 'dragonboat 926cd3b', 'membership.test.ts', 'a removed replica stops by itself'],
+  ['two changes across terms', 'Ongaro 2015', 'scenarios/membership.test.ts', 'scenario 36'],
+  ['a change that was not counted as pending', 'etcd#12133', 'scenarios/membership.test.ts', 'scenario 37'],
+  ['a transfer to a removed target', 'etcd', 'membership.test.ts', 'a transfer to a member that is removed'],
+  ['witnesses', 'dragonboat ab68664, d9bc602, e71ae7d; braft', 'scenarios/membership.test.ts', 'scenario 46'],
+  // State machines on disk.
+  ['import and dummy snapshots', 'dragonboat#77, d393277', 'state-machines.test.ts', 'an import into on-disk'],
+  ['applied index apart from the data', 'etcd#13766', 'rsm/on-disk.test.ts', 'F15: whatever was stored'],
+  // What idle or awake shards share.
+  ['coalesced heartbeats', 'cockroach#315', 'quiesce.test.ts', 'the heartbeats of many shards'],
+  ['a transfer breaks the lease', 'tikv#1593', 'scenarios/protocol.test.ts', 'scenario 60'],
   ['one directory in two processes', 'many', 'bad-input.test.ts', 'a directory in use by another host'],
-];
-
-/** Tests of these come with the feature. */
-const MISSING: readonly Missing[] = [
-  ['a promoted observer is restored wrongly', 'dragonboat#94', 'membership changes'],
-  ['remotes before the applied index is known', 'dragonboat 73092ad', 'membership changes'],
-  ['removal of data races', 'dragonboat 926cd3b', 'removal of replicas'],
-  ['two changes across terms', 'Ongaro 2015', 'membership changes'],
-  ['a change that was not counted as pending', 'etcd#12133', 'membership changes'],
-  ['a transfer to a removed target', 'etcd', 'membership changes'],
-  ['witnesses', 'dragonboat ab68664, d9bc602, e71ae7d; braft', 'witnesses'],
-  ['import and dummy snapshots', 'dragonboat#77, d393277', 'on-disk state machines'],
-  ['applied index apart from the data', 'etcd#13766', 'on-disk state machines'],
-  ['coalesced heartbeats', 'cockroach#315', 'coalesced heartbeats'],
-  ['a transfer breaks the lease', 'tikv#1593', 'lease reads'],
 ];
 
 test('every known class of bugs has its test', () => {
@@ -140,8 +135,6 @@ test('every known class of bugs has its test', () => {
   }
   assert.equal(new Set(KNOWN.map(([what]) => what)).size, KNOWN.length);
 });
-
-for (const [what, where, feature] of MISSING) test(`${what} (${where})`, { todo: `needs ${feature}` });
 
 test('what becomes durable after a replica was stopped is nobody’s', async () => {
   const cluster = new TestCluster({ hosts: 1 });

@@ -278,3 +278,24 @@ test('the host of a replica that was removed and has stopped tells others that i
   for (const id of rest) assert.deepEqual(cluster.hosts.get(id)!.shardInfo(1).membership.removed, [gone]);
   await cluster.close();
 });
+
+test('a transfer to a member that is removed meanwhile ends, and proposals go on', async () => {
+  const cluster = await clusterOf(4, 4);
+  const leaderId = cluster.leaderOf(1);
+  const leader = cluster.hosts.get(leaderId)!;
+  const target = [1, 2, 3, 4].find((id) => id !== leaderId)!;
+  cluster.kill(target);
+  const outcome = leader.transferLeader(1, target).then(
+    () => 'done',
+    (error: unknown) => (DrakkarError.is(error) ? error.code : String(error)),
+  );
+  const removal = leader.removeReplica(1, target).then(
+    () => 'removed',
+    (error: unknown) => (DrakkarError.is(error) ? error.code : String(error)),
+  );
+  assert.notEqual(await cluster.settle(outcome), 'done');
+  if ((await cluster.settle(removal)) !== 'removed') await cluster.settle(leader.removeReplica(1, target));
+  await assert.rejects(cluster.settle(leader.transferLeader(1, target)), { code: 'ERR_TRANSFER_ABORTED' });
+  await cluster.propose(leaderId, 1, 'goes on');
+  await cluster.close();
+});

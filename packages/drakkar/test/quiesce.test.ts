@@ -1,10 +1,7 @@
 /** Idle shards on whole hosts: silent together, awake when wanted, and never without a leader for it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { enginesOf } from '../src/inspect.ts';
-import { Journal, TestCluster, text } from './support.ts';
-
-const firstEngine = (host: Parameters<typeof enginesOf>[0]) => [...enginesOf(host)][0];
+import { Journal, TestCluster, engineOf, text } from './support.ts';
 
 const SHARDS = [1, 2, 3, 4, 5];
 /** Twice the election timeout of 50 ticks of 20 ms, an offer, and some air. */
@@ -27,17 +24,30 @@ async function silent(options: ConstructorParameters<typeof TestCluster>[0] = {}
 test('idle shards cost no ticks and no messages: only hosts say that they live', async () => {
   const cluster = await silent();
   await cluster.world.run(200);
-  const sent = (): number[] =>
-    [...cluster.hosts.values()].map((host) => firstEngine(host).transport.counters.bytesSent);
-  for (const host of cluster.hosts.values()) assert.equal(firstEngine(host).ticker.activeCount, 0);
+  const sent = (): number[] => [...cluster.hosts.values()].map((host) => engineOf(host).transport.counters.bytesSent);
+  for (const host of cluster.hosts.values()) assert.equal(engineOf(host).ticker.activeCount, 0);
   const before = sent();
   await cluster.world.run(10_000);
   // One message of 80 bytes in a frame of 16 to each of two hosts, every heartbeat interval of 100 ms.
   for (const [i, bytes] of sent().entries()) assert.ok(bytes - before[i] <= 2 * 101 * 96, `${bytes - before[i]} bytes`);
-  const { counters } = firstEngine(cluster.hosts.get(1)!);
+  const { counters } = engineOf(cluster.hosts.get(1)!);
   assert.ok(counters.quiesced >= SHARDS.length);
   assert.match(cluster.hosts.get(1)!.metrics(), /drakkar_shards_quiesced 5\n/);
   assert.match(cluster.hosts.get(1)!.metrics(), /drakkar_woken_total\{cause="host-lost"\} 0\n/);
+  await cluster.close();
+});
+
+test('the heartbeats of many shards that are awake go out together, and so do the answers', async () => {
+  const shards = Array.from({ length: 40 }, (_, i) => i + 1);
+  const cluster = new TestCluster({ replica: { quiesce: false } });
+  await cluster.startAll(shards);
+  const frames = (): number[] =>
+    [...cluster.hosts.values()].map((host) => engineOf(host).transport.counters.framesSent);
+  const before = frames();
+  await cluster.world.run(10_000);
+  for (const id of [1, 2, 3]) assert.equal(engineOf(cluster.hosts.get(id)!).ticker.activeCount, shards.length);
+  // A frame for each of 500 ticks to each of two hosts, and one that answers each of theirs; shard by shard they would be 8000.
+  for (const [i, sent] of frames().entries()) assert.ok(sent - before[i] <= 2 * 2 * 501, `${sent - before[i]} frames`);
   await cluster.close();
 });
 
@@ -138,7 +148,7 @@ test('replicas that start together share flushes, and idle ones give their memor
   await cluster.settle(Promise.all(shardIds.map((shardId) => host.propose(shardId, text('one')))));
   await cluster.world.until(() => isSilent(cluster, 1), 2 * IDLE_MS);
   await cluster.world.run(100);
-  const engine = firstEngine(host);
+  const engine = engineOf(host);
   assert.equal(engine.ticker.activeCount, 0);
   assert.ok(engine.pool.pinnedBytes <= 8 * 1024 * 1024, `${engine.pool.pinnedBytes} bytes of slabs are out`);
   for (const replica of engine.replicas.values()) {

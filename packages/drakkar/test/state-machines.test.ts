@@ -14,6 +14,7 @@ import { ConcurrentStore, DiskStore, Store, type MachinePlace } from 'drakkar/si
 import type { EngineCounters } from '../src/engine/engine.ts';
 import type { Env } from '../src/env/env.ts';
 import { TestCluster, engineOf, text } from './support.ts';
+import { BACKUP, copyDirectory, importInto } from './tools/support.ts';
 
 type Create = (place: MachinePlace) => AnyStateMachine;
 const onDisk: Create = (place) => new DiskStore(place);
@@ -51,7 +52,7 @@ class Machines extends TestCluster {
   /** The snapshot files on the disk of `id`, with their sizes. */
   images(id: number): number[] {
     const { disk } = this.machineOf.get(id)!;
-    const paths = disk.paths().filter((path) => path.endsWith('.snapshot'));
+    const paths = disk.paths().filter((path) => path.endsWith('.snapshot') && !path.startsWith(BACKUP));
     return paths.map((path) => disk.images.get(path)!.sizeBytes);
   }
 }
@@ -303,12 +304,14 @@ class WithFile extends Store {
 test('files of a snapshot come back verified, after a restart and on another host, and leave nothing behind', async () => {
   const cluster = new Machines();
   const machines = new Map<number, WithFile>();
-  const start = (id: number): Promise<void> =>
-    cluster.start(id, ({ env }) => {
+  const start = (id: number, ids: readonly number[] = [1, 2, 3]): Promise<void> => {
+    const create: Create = ({ env }) => {
       const machine = new WithFile(env);
       machines.set(id, machine);
       return machine;
-    });
+    };
+    return cluster.start(id, create, ids);
+  };
   for (const id of [1, 2, 3]) await start(id);
   await cluster.ready(1);
   const leader = cluster.leaderOf(1);
@@ -340,6 +343,15 @@ test('files of a snapshot come back verified, after a restart and on another hos
       .filter((path) => path.includes('.files'));
     assert.deepEqual(left, []);
   }
+  // An export takes them along, and an import gives them back.
+  await cluster.ready(1);
+  machines.get(leader)!.path = 'files/blob';
+  await cluster.settle(cluster.hosts.get(leader)!.requestSnapshot(1, { exportTo: BACKUP }));
+  await cluster.settle(cluster.hosts.get(leader)!.close());
+  cluster.kill(leader);
+  await importInto(cluster, leader, [leader]);
+  await start(leader, [leader]);
+  assert.deepEqual(machines.get(leader)!.recovered, expected);
   await cluster.close();
 });
 
@@ -424,5 +436,33 @@ test('an entry of an on-disk state machine stays as it is until its update has e
   await cluster.settle(Promise.all(Array.from({ length: 800 }, (_, i) => host.propose(1, put(`k${i % 7}`, i)))));
   assert.equal(seen.flat().length, 800);
   assert.ok(seen.some((batch) => batch.length > 1));
+  await cluster.close();
+});
+
+test('an import into on-disk state machines: a store of its own gives way to the image, a new one takes it, and it is given up', async () => {
+  const cluster = new Machines();
+  await cluster.start(1, onDisk, [1]);
+  await cluster.ready(1, [1]);
+  for (let i = 0; i < 20; i++) await cluster.put(1, `key ${i}`, i);
+  const { index } = await cluster.settle(cluster.hosts.get(1)!.requestSnapshot(1, { exportTo: BACKUP }));
+  for (let i = 0; i < 20; i++) await cluster.put(1, `key ${i}`, 100 + i);
+  await cluster.snapshot(1);
+  await cluster.settle(cluster.hosts.get(1)!.close());
+  for (const id of [1]) cluster.kill(id);
+  const source = cluster.machineOf.get(1)!.boot();
+  await cluster.settle(copyDirectory(source, cluster.machineOf.get(2)!.boot(), BACKUP));
+  for (const id of [1, 2]) assert.equal((await importInto(cluster, id, [1, 2])).index, index);
+  for (const id of [1, 2]) await cluster.start(id, onDisk, [1, 2]);
+  await cluster.ready(1);
+  for (const id of [1, 2]) assert.equal(await cluster.read(id, 'key 7'), 7);
+  await cluster.put(2, 'key 7', 8);
+  // What was imported is in the stores now: their own snapshots hold no state, and a restart needs no image.
+  for (const id of [1, 2]) await cluster.snapshot(id);
+  for (const id of [1, 2]) assert.ok(cluster.images(id).every((sizeBytes) => sizeBytes < 400));
+  for (const id of [1, 2]) cluster.losePower(id);
+  for (const id of [1, 2]) await cluster.start(id, onDisk, [1, 2]);
+  await cluster.ready(1);
+  await cluster.assertEqual(1);
+  for (const id of [1, 2]) assert.equal(await cluster.read(id, 'key 7'), 8);
   await cluster.close();
 });

@@ -24,7 +24,7 @@ export async function restoreState(
   checkIndex(rsm, known);
 }
 
-/** The newer of store and snapshot wins. */
+/** The newer of store and snapshot wins, but nothing wins over an import until it is taken over. */
 async function reconcile(
   rsm: Rsm,
   snapshotter: Snapshotter,
@@ -32,7 +32,7 @@ async function reconcile(
   signal: AbortSignal,
 ): Promise<void> {
   const image = await readImage(rsm, (await snapshotter.open(snapshotIndex)).chunks);
-  if (image.hasState && rsm.openIndex < snapshotIndex) await image.recover(signal);
+  if (image.hasState && (image.isImported || rsm.openIndex < snapshotIndex)) await image.recover(signal);
   else {
     await image.close();
     rsm.membership = image.membership;

@@ -6,6 +6,7 @@ import { DrakkarError, invariant } from '../errors.ts';
 import { decodeMembership, encodeMembership, type Membership } from '../wire/membership.ts';
 import { checkFiles, encodeFiles, extractFiles } from './files.ts';
 import {
+  IMAGE_IMPORTED,
   IMAGE_WITHOUT_STATE,
   IMAGE_WITH_FILES,
   ImageReader,
@@ -101,6 +102,8 @@ export interface ReadImage {
   readonly info: Required<ImageInfo>;
   readonly membership: Membership;
   readonly hasState: boolean;
+  /** A store gives way to it, also a newer one. */
+  readonly isImported: boolean;
   /** Replaces everything. After an error the state is half one, half the other: the replica must fail. */
   recover(signal: AbortSignal): Promise<void>;
   /** When it is not recovered from. */
@@ -123,6 +126,7 @@ export async function readImage(rsm: Rsm, chunks: AsyncIterable<Uint8Array>): Pr
     info,
     membership,
     hasState,
+    isImported: (info.flags & IMAGE_IMPORTED) !== 0,
     close: async () => void (await payload.return(undefined)),
     async recover(signal) {
       if (!hasState) throw new DrakkarError('ERR_SNAPSHOT_CORRUPT', 'the snapshot holds no state to recover from');

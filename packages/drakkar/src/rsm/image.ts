@@ -26,6 +26,8 @@ const SECTION_MAX_BYTES = 64 * 1024 * 1024;
 export const IMAGE_WITHOUT_STATE = 1;
 /** Files stand before the state. */
 export const IMAGE_WITH_FILES = 2;
+/** It replaces whatever an on-disk state machine has stored, however new that is: the shard went back to it. */
+export const IMAGE_IMPORTED = 4;
 
 export interface ImageInfo {
   readonly shardId: number;

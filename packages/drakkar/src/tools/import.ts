@@ -18,7 +18,7 @@ import {
 } from '../config.ts';
 import { openDirectory, readIdentity, type DirectoryOwner } from '../engine/directory.ts';
 import { DrakkarError, diskErrorOf } from '../errors.ts';
-import { encodeImage, encodeSection } from '../rsm/image.ts';
+import { IMAGE_IMPORTED, encodeImage, encodeSection } from '../rsm/image.ts';
 import { exportedPayload, verifyExport, type ExportedSnapshot } from '../rsm/export.ts';
 import { Snapshotter } from '../rsm/snapshotter.ts';
 import { isHostId } from '../transport/target.ts';
@@ -157,8 +157,9 @@ async function replace(
   const bootstrap = encodeMembership(membership);
   // An import that a crash cut off ends or goes first: two must not wait for their record.
   await snapshotter.processOrphans(known?.state.snapshotIndex ?? 0, known?.state.bootstrap);
+  const flags = (exported.flags ?? 0) | IMAGE_IMPORTED;
   const payload = exportedPayload(envOf(options).fs, options.from, encodeSection(bootstrap));
-  await snapshotter.stageImport(index, bootstrap, encodeImage({ shardId, index, term }, payload));
+  await snapshotter.stageImport(index, bootstrap, encodeImage({ shardId, index, term, flags }, payload));
   await writeState(log, shardId, {
     shardId,
     replicaId,

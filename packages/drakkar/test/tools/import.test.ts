@@ -9,7 +9,7 @@ import { Journal, TestCluster, text } from '../support.ts';
 import { TestLog } from '../wal/support.ts';
 import { BACKUP, DATA, copyDirectory, importInto, logDb, loseMajority } from './support.ts';
 
-test('a shard that lost its majority goes on from an export, with one old host and two new ones', async () => {
+test('scenario 70: a shard that lost its majority goes on from an export, with one old host and two new ones', async () => {
   const { cluster, exported, index } = await loseMajority();
   const source = cluster.machineOf.get(1)!.boot();
   for (const id of [4, 5]) await cluster.settle(copyDirectory(source, cluster.machineOf.get(id)!.boot(), BACKUP));
@@ -41,8 +41,27 @@ test('a shard that lost its majority goes on from an export, with one old host a
   await cluster.ready(1);
   await cluster.assertEqual(1);
   assert.deepEqual(cluster.lines(5, 1), [...exported, 'goes on']);
+  // Those that were given up come back with all they had: they are no majority of anything any more, and stop.
+  for (const id of [2, 3]) {
+    await cluster.open(id);
+    await cluster.startReplica(id, 1);
+  }
+  for (const id of [2, 3]) {
+    await cluster.world.until(() => isRemoved(cluster.hosts.get(id)!), 30_000);
+  }
+  await cluster.propose(4, 1, 'undisturbed');
+  assert.deepEqual(cluster.lines(cluster.leaderOf(1), 1), [...exported, 'goes on', 'undisturbed']);
   await cluster.close();
 });
+
+function isRemoved(host: NodeHost): boolean {
+  try {
+    host.shardInfo(1);
+    return false;
+  } catch (error) {
+    return DrakkarError.is(error, 'ERR_REPLICA_REMOVED');
+  }
+}
 
 test('sessions come along: a command that was applied before the export is not applied again', async () => {
   const cluster = new TestCluster({ hosts: 1, replica: { electionRtt: 11 } });
