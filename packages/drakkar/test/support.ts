@@ -187,19 +187,20 @@ export class TestCluster {
     for (const id of ids) await this.settle(this.hosts.get(id)!.whenReady(shardId, { timeoutMs: 30_000 }));
   }
 
-  /** Whether the host runs a replica of the shard. */
+  /** Whether the host runs a replica of the shard. Asks the host itself last: from thread to thread that takes long. */
   runs(id: number, shardId: number): boolean {
-    return this.hosts
-      .get(id)!
-      .info()
-      .shards.some((shard) => shard.shardId === shardId);
+    const host = this.hosts.get(id)!;
+    for (const { replicas } of enginesOf(host)) if (replicas.has(shardId)) return true;
+    return host.info().shards.some((shard) => shard.shardId === shardId);
   }
 
   /** The host whose replica leads the shard. */
   leaderOf(shardId: number): number {
     for (const [id, host] of this.hosts) {
-      const info = host.info().shards.find((shard) => shard.shardId === shardId);
-      if (info?.role === 'leader' && info.state === 'running') return id;
+      for (const { replicas } of enginesOf(host)) {
+        const replica = replicas.get(shardId);
+        if (replica?.isRunning === true && replica.raft.isLeader) return id;
+      }
     }
     return 0;
   }

@@ -34,3 +34,22 @@ test('tcp: engines of a host that was started anew behind a cut are found, thoug
     return new1.tags.length > 0;
   }, 20_000);
 });
+
+test('tcp with certificates: what listens where an engine is said to be must prove that it is that host', async () => {
+  const pair = new SecuredPair();
+  const [b0, b1] = await pair.engines('hostb');
+  const c = await pair.host('hostc');
+  b0.transport.announce!(1, b1.transport.address, [5]);
+  b0.transport.announce!(2, 'hostc:7000', [6]);
+  const a = await pair.host('hosta');
+  const toB0 = a.transport.peer('hostb:7000');
+  await pair.world.until(() => toB0.connected);
+  await pair.world.run(10);
+  const [toB1, toC] = [5, 6].map((shardId) => a.transport.peer('hostb:7000', shardId));
+  assert.deepEqual([toB1.engine, toC.engine], [1, 2]);
+  await pair.world.until(() => toB1.connected);
+  await pair.world.run(3000);
+  assert.equal(toC.connected, false);
+  assert.ok((a.transport.counters.refused.get('certificate-address') ?? 0) > 0);
+  assert.equal(c.sessions.length, 0, 'something was said to the wrong host');
+});
