@@ -250,14 +250,12 @@ function addPeer(peers: Map<string, PeerInfo>, { address, connected, queuedBytes
 }
 
 export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
-  const peers = new Map<string, PeerInfo>();
+  const ways = new Set<PeerInfo>();
   for (const replica of engine.replicas.values()) {
-    for (const peer of replica.peers) {
-      if (peer === undefined) continue;
-      const { address, connected, queuedBytes } = peer;
-      peers.set(address, { address, connected, queuedBytes });
-    }
+    for (const peer of replica.peers) if (peer !== undefined) ways.add(peer);
   }
+  const peers = new Map<string, PeerInfo>();
+  for (const way of ways) addPeer(peers, way);
   return {
     hostId: identity.hostId,
     dir: engine.dir,

@@ -544,6 +544,12 @@ test('silence is between engines: what happens to one leaves the silent shards o
     sparedTerms,
   );
   for (const { shardId } of spared) assert.ok(cluster.hosts.get(victim)!.shardInfo(shardId).quiesced);
+  // A host is connected when all its engines are.
+  const { peers } = cluster.hosts.get(1)!.info();
+  assert.deepEqual(
+    peers.map(({ address, connected }) => [address, connected]),
+    ['host2:7000', 'host3:7000'].map((address) => [address, address !== cluster.addressOf(victim)]),
+  );
   await cluster.close();
 });
 
