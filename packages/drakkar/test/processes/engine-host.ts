@@ -15,6 +15,9 @@ type Order =
   | { readonly kind: 'read'; readonly shardId: number; readonly query: string }
   | { readonly kind: 'infos' | 'close' };
 
+const LANES = 20;
+const PATIENCE = { timeoutMs: 60_000 };
+
 const { id, dir, members, engines, shardIds } = JSON.parse(process.argv[2]) as Setup;
 const journals = new URL('./journal.ts', import.meta.url);
 const host = await NodeHost.open({ dir, raftAddress: members[id], engines, timeoutMs: 20_000 });
@@ -27,9 +30,23 @@ for (const shardId of shardIds) {
 }
 for (const shardId of shardIds) await host.whenReady(shardId, { timeoutMs: 60_000 });
 
+/** In sessions: a busy machine may have elections at any time. */
+async function write(shardId: number, lines: readonly string[]): Promise<void> {
+  const lanes = Array.from({ length: LANES }, async (_, lane) => {
+    const mine = lines.filter((_line, i) => i % LANES === lane);
+    if (mine.length === 0) return;
+    const session = await host.openSession(shardId, PATIENCE);
+    for (const line of mine) await session.propose(text(line), PATIENCE);
+  });
+  await Promise.all(lanes);
+}
+
 async function obey(order: Order): Promise<unknown> {
-  if (order.kind === 'write') return Promise.all(order.lines.map((line) => host.propose(order.shardId, text(line))));
-  if (order.kind === 'read') return host.read(order.shardId, order.query);
+  if (order.kind === 'write') return write(order.shardId, order.lines);
+  if (order.kind === 'read') {
+    await host.whenReady(order.shardId, PATIENCE);
+    return host.read(order.shardId, order.query);
+  }
   if (order.kind === 'close') {
     await host.close();
     return undefined;
