@@ -5,7 +5,9 @@ import { runHosts } from './hosts.ts';
 import type { BenchOptions, BenchResult, HostSample } from './options.ts';
 
 const HOST = fileURLToPath(new URL('host.ts', import.meta.url));
-const FLAGS = ['--conditions=drakkar-source', '--max-semi-space-size=64'];
+/** What whoever wants speed starts Node with (docs/performance.md). */
+export const HEAP_FLAGS: readonly string[] = ['--min-semi-space-size=64', '--max-semi-space-size=64'];
+const FLAGS = ['--conditions=drakkar-source', ...HEAP_FLAGS];
 
 export function run(options: BenchOptions, onSamples?: (samples: readonly HostSample[]) => void): Promise<BenchResult> {
   const { profile } = options;

@@ -31,7 +31,7 @@ const SIDE_MAY_IMPORT: ReadonlySet<string> = new Set([
   'wal/logdb.ts',
   'wal/wal.ts',
 ]);
-/** Compliance suites are for plug-ins of the ground floors: they see these, and machines in memory to run them on. */
+/** Compliance suites are for plug-ins of the ground floors: they see these, and worlds to run them in. */
 const COMPLIANCE = 'compliance';
 const GROUND: ReadonlySet<string> = new Set(['env', 'wire', 'wal', 'transport', 'rsm', 'registry']);
 /** Programs for operators stand beside the house, too: they may see all of it but the simulator. */
@@ -115,7 +115,7 @@ function isAllowed(name: string, imported: string): boolean {
   if (imported === LEAF) return true;
   if (imported.startsWith('env/node/') || imported.startsWith('env/memory/')) {
     const folder = imported.slice(0, imported.indexOf('/', 4) + 1);
-    if (floorOf(name) === COMPLIANCE) return imported === 'env/memory/index.ts';
+    if (floorOf(name) === COMPLIANCE) return imported === 'env/memory/index.ts' || imported === 'env/node/index.ts';
     return name.startsWith(folder) || ENV_CHOICES[name] === imported;
   }
   const from = floorOf(name);

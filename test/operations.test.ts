@@ -141,8 +141,60 @@ test('disk check, deployment, backup and repair after a lost majority, as docume
   }
 });
 
+test('a host whose disk is gone is replaced, as documented', { timeout: 240_000 }, async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'drakkar-replace-'));
+  const machine = machineIn(dir);
+  const { sh } = machine;
+  const running = new Map<number, ChildProcess>();
+  const kv = (id: number, key: number): string => `http://127.0.0.1:2622${id}/kv/key-${key}`;
+  const [server] = blocksOf('Deploy');
+  const [remove, newcomer, add] = blocksOf('Replace a host');
+  const commands = new Map([1, 2, 3].map((id) => [id, `${hostOf(server, id).trim()} --admin`]));
+  commands.set(4, newcomer.trim());
+  try {
+    for (const id of [1, 2, 3]) running.set(id, await serve(machine, commands.get(id)!));
+    for (let key = 0; key < 20; key++) await request(kv(1 + (key % 3), key), 'PUT', `value ${key}`);
+    await stop(running.get(3)!, 'SIGKILL');
+    running.delete(3);
+    rmSync(join(dir, 'lib/host-3'), { recursive: true });
+
+    assert.equal(sh(remove).match(/^shard \d: done, membership \d+$/gm)?.length, 4);
+    assert.equal(sh(remove).match(/^shard \d: so it is already$/gm)?.length, 4, 'given again');
+    running.set(4, await serve(machine, commands.get(4)!));
+    sh(add);
+    const voters = (): number => sh(add).match(/^\d +4 +127\.0\.0\.1:26214 +voter/gm)?.length ?? 0;
+    for (let attempt = 0; voters() < 4; attempt++) {
+      assert.ok(attempt < 60, 'it does not become a voter');
+      await new Promise((resolve) => setTimeout(resolve, 250));
+    }
+    await request('http://127.0.0.1:26224/healthz', 'GET');
+
+    // Of 1, 2 and 4 any two will do; and all of them come back as they were started.
+    await stop(running.get(1)!, 'SIGKILL');
+    for (let key = 0; key < 20; key++) assert.equal(await request(kv(4, key), 'GET'), `value ${key}`);
+    await request(kv(4, 100), 'PUT', 'goes on');
+    for (const id of [2, 4]) await stop(running.get(id)!, 'SIGTERM');
+    for (const id of [1, 2, 4]) running.set(id, await serve(machine, commands.get(id)!));
+    assert.equal(await request(kv(1, 100), 'GET'), 'goes on');
+    const [members] = blocksOf('Restart and upgrade');
+    assert.equal(sh(members).match(/^\d +[124] +127\.0\.0\.1:2621[124] +voter/gm)?.length, 12);
+    for (const child of running.values()) await stop(child, 'SIGTERM');
+    running.clear();
+  } finally {
+    for (const child of running.values()) child.kill('SIGKILL');
+    rmSync(dir, { recursive: true, force: true });
+  }
+});
+
 test('every shell block of the page is run by this test', () => {
-  const run = ['Before you start', 'Deploy', 'Backup', 'A lost majority'].flatMap(blocksOf).length;
+  const run = [
+    'Before you start',
+    'Deploy',
+    'Restart and upgrade',
+    'Replace a host',
+    'Backup',
+    'A lost majority',
+  ].flatMap(blocksOf).length;
   assert.equal([...docs.matchAll(/^```sh$/gm)].length, run);
 });
 

@@ -73,3 +73,13 @@ test('every error code has its place in docs/errors.md, in the order of the tabl
   const named = [...read('docs/errors.md').matchAll(/^### (ERR_\w+)$/gm)].map(([, code]) => code);
   assert.deepEqual(named, Object.keys(ERROR_TABLE));
 });
+
+test('the table in docs/errors.md says of every code what the table in the sources says', () => {
+  const rows = [...read('docs/errors.md').matchAll(/^\| \[`(ERR_\w+)`\]\(#(\w+)\) \| (yes|no) \| ([\w-]+) \|$/gm)];
+  assert.deepEqual(
+    rows.map(([, code, anchor, isRetryable, outcome]) => [code, anchor, isRetryable, outcome]),
+    Object.entries(ERROR_TABLE).map(([code, { retryable, outcome }]) => {
+      return [code, code.toLowerCase(), retryable ? 'yes' : 'no', outcome];
+    }),
+  );
+});

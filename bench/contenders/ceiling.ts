@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import type { BenchOptions, BenchResult } from '../options.ts';
+import { HEAP_FLAGS } from '../run.ts';
 import { refuseAll, type Contender } from './contender.ts';
 
 const RUN_MS = 300_000;
@@ -35,9 +36,9 @@ async function runProgram(program: string, options: BenchOptions): Promise<Bench
     const { shards, payload, inflight, durationMs, warmMs, spread } = options;
     const settings = {
       ...{ shards, payload, inflight, spread, dur: durationMs, warm: warmMs },
-      ...{ api: 'rs', cb: 2, sm: 'cursor', ring: ringOf(options), slabBytes: slabOf(options) },
+      ...{ api: 'rs', cb: 2, sm: 'cursor', ring: ringOf(options), slabBytes: slabOf(options), flags: HEAP_FLAGS },
     };
-    const args = ['--max-semi-space-size=64', 'run.js', JSON.stringify(settings)];
+    const args = ['run.js', JSON.stringify(settings)];
     const { stdout } = await call(process.execPath, args, { cwd: dir, timeout: RUN_MS });
     return parseCeiling(stdout, durationMs);
   } finally {

@@ -9,11 +9,13 @@ import { runDeterminism } from './sim/determinism.ts';
 import { runPlanted } from './sim/planted.ts';
 import { replaySeed } from './sim/replay.ts';
 import { runSeeds } from './sim/seeds.ts';
+import { runWalks } from './sim/walks.ts';
 
 const HELP = `npm run sim -- [what] [options]
 
 What (default --seeds 100):
   --seeds N            N runs with a seed each; every invariant after every step, then liveness
+  --walks N            N walks of the protocol cores alone, without hosts, through loss, crashes and late disks
   --determinism N      N seeds twice each; every pair must be equal event for event; --against PATH: the second with another Node
   --planted            bugs planted into a copy of the sources, each must be caught; --only NAME for some of them
   --crash-points       every file operation of reference runs as a crash, five ways each
@@ -33,6 +35,7 @@ Options:
 const { values } = parseArgs({
   options: {
     seeds: { type: 'string' },
+    walks: { type: 'string' },
     determinism: { type: 'string' },
     damage: { type: 'string' },
     planted: { type: 'boolean', default: false },
@@ -84,6 +87,7 @@ async function main(): Promise<boolean> {
   if (values.planted) return runPlanted({ only: values.only?.split(','), from: count('from', 1), json: values.json });
   if (values['crash-points'])
     return runCrashPoints({ from: common.from, states: count('states', 20_000), json: values.json });
+  if (values.walks !== undefined) return runWalks({ from: common.from, walks: count('walks', 0), json: values.json });
   if (values.damage !== undefined)
     return runDamage({ from: common.from, damages: count('damage', 0), json: values.json });
   if (values.determinism !== undefined) {

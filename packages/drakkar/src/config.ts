@@ -8,6 +8,7 @@ import {
 } from './engine/limits.ts';
 import type { Env, Logger } from './env/env.ts';
 import type { MemberRole } from './wire/config-change.ts';
+import { FORMAT_NEWEST, FORMAT_OLDEST, FORMAT_REHEARSAL, type FormatRange } from './wire/formats.ts';
 import { ADDRESS_MAX_BYTES, ENGINES_MAX, ENTRY_MAX_BYTES, FRAME_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
 import type { SlabPool } from './wire/slab.ts';
 import type { LogDb } from './wal/logdb.ts';
@@ -15,9 +16,9 @@ import type { GossipOptions } from './registry/gossip.ts';
 import { META_MAX_BYTES, SEEDS_MAX } from './registry/limits.ts';
 import type { Registry, RegistryContext } from './registry/registry.ts';
 import { PEER_QUEUE_MAX_BYTES } from './transport/limits.ts';
-import type { ReloadTlsOptions, TlsOptions, TransportSecurity } from './transport/security.ts';
+import type { ReloadTlsOptions, TlsOptions } from './transport/security.ts';
 import { isHostId } from './transport/target.ts';
-import type { HostIdentity, Resolve, Transport } from './transport/transport.ts';
+import type { Transport, TransportContext } from './transport/transport.ts';
 
 export interface NodeHostOptions {
   /** Directory of this host, for it alone. Made when missing. */
@@ -51,24 +52,19 @@ export interface NodeHostOptions {
   readonly enginePorts?: readonly number[];
   /** Certificates: every connection between hosts proves by them who it is. Default: plain connections, for trusted networks only. */
   readonly tls?: TlsOptions;
+  /**
+   * This host behaves as a release does whose newest format this is: it reads and enables none above it. Lower than the newest, it is an
+   * older release; `FORMAT_REHEARSAL` makes it one to come, for rehearsals of an upgrade only. Default: `FORMAT_NEWEST`.
+   */
+  readonly newestFormat?: number;
   /** Any pino-shaped logger. Default: silence. */
   readonly logger?: Logger;
   /** The outside world; for tests and simulation. Default: this machine. */
   readonly env?: Env;
   /** Another log database. Default: the one in `wal/`. */
-  readonly logDb?: (context: { env: Env; dir: string; pool: SlabPool }) => Promise<LogDb>;
-  /** Another transport. Default: TCP. */
-  readonly transport?: (context: {
-    env: Env;
-    identity: HostIdentity;
-    listenAddress: string;
-    pool: SlabPool;
-    resolve: Resolve;
-    /** The number of the engine it is for. */
-    engine: number;
-    maxSendQueueBytes: number;
-    security: TransportSecurity | undefined;
-  }) => Transport;
+  readonly logDb?: (context: { env: Env; dir: string; pool: SlabPool; formats: FormatRange }) => Promise<LogDb>;
+  /** Another transport; `transportCompliance` of `drakkar/compliance` holds it to its contract. Default: TCP. */
+  readonly transport?: (context: TransportContext) => Transport;
 }
 
 export interface ReplicaOptions {
@@ -164,6 +160,16 @@ export interface MembershipOptions extends CallOptions {
   readonly configChangeIndex?: number;
 }
 
+/** What `removeData` takes. */
+export interface RemoveDataOptions {
+  /**
+   * The operator's word that the replica is of no use any more though this host has not heard of its removal: its shard is gone for good, or it
+   * was removed while this host was away. The replica must be stopped; nothing of the shard can run on this host again. For a shard that
+   * still counts it as a member it is what a lost disk is: remove it there, too. Default false.
+   */
+  readonly evenIfMember?: boolean;
+}
+
 export interface AddReplicaOptions extends MembershipOptions {
   /** What it is to be. `voter`: counts at once, also while it catches up. Default `voter`. */
   readonly role?: MemberRole;
@@ -254,6 +260,10 @@ const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
   },
   gossip: isObject,
   tls: isObject,
+  newestFormat: {
+    allowed: `a whole number from ${FORMAT_OLDEST} to ${FORMAT_NEWEST}, or ${FORMAT_REHEARSAL}`,
+    accepts: (value) => value === FORMAT_REHEARSAL || isInteger(FORMAT_OLDEST, FORMAT_NEWEST).accepts(value),
+  },
   registry: isFunction,
   engines: isInteger(1, ENGINES_MAX),
   enginePorts: {
@@ -337,6 +347,8 @@ const MEMBERSHIP_RULES: Record<keyof MembershipOptions, Rule> = {
   ...CALL_RULES,
   configChangeIndex: isInteger(0, MAX_ID),
 };
+
+const REMOVE_DATA_RULES: Record<keyof RemoveDataOptions, Rule> = { evenIfMember: isBoolean };
 
 const ADD_RULES: Record<keyof AddReplicaOptions, Rule> = {
   ...MEMBERSHIP_RULES,
@@ -489,6 +501,10 @@ export function checkMembershipOptions(what: string, options: MembershipOptions)
   check(what, options, MEMBERSHIP_RULES);
 }
 
+export function checkRemoveDataOptions(options: RemoveDataOptions): void {
+  check('removeData', options, REMOVE_DATA_RULES);
+}
+
 export function checkAddOptions(options: AddReplicaOptions): void {
   check('addReplica', options, ADD_RULES);
   if (options.autoPromote === true && options.role !== 'non-voting') {
@@ -530,3 +546,13 @@ export const DEFAULTS = {
   maxInMemoryLogBytes: 64 * 1024 * 1024,
   maxPayloadBytes: ENTRY_MAX_BYTES,
 } as const;
+
+/** A format that is to be enabled on a host that reads up to `newestFormat`. */
+export function checkFormat(format: number, newestFormat: number): void {
+  if (format === newestFormat || isInteger(FORMAT_OLDEST, Math.min(newestFormat, FORMAT_NEWEST)).accepts(format))
+    return;
+  throw new DrakkarError(
+    'ERR_INVALID_OPTION',
+    `enableFormat: there is no format ${String(format)} that this host reads, the newest is ${newestFormat}; upgrade it first`,
+  );
+}

@@ -70,6 +70,7 @@ export class EngineThreads {
   private readonly stopped = new Map<number, RemoteShard>();
   /** Engines that failed before all were open. */
   private readonly early = new Map<number, DrakkarError>();
+  private formatTold = 0;
   private isClosing = false;
 
   static async open(options: EngineThreadsOptions): Promise<EngineThreads> {
@@ -99,6 +100,7 @@ export class EngineThreads {
           name,
           tickMs: this.options.tickMs,
           onEvent: (event, payload) => this.onEvent(this.clients[t], event, payload),
+          enableFormat: (format) => this.formatEnabled(format),
           condemn: (newestStart) => this.condemn(this.clients[t], newestStart),
           resolve: (target) => this.options.registry.resolve(target),
           onDied: (error) => this.threadDied(this.clients[t], error),
@@ -116,7 +118,8 @@ export class EngineThreads {
     const { directory, host } = this.options;
     const hasRegistry = host.gossip !== undefined || host.registry !== undefined;
     const options = Object.fromEntries(Object.entries(host).filter(([name]) => !STAYS_HERE.has(name)));
-    const opening = { options, identity: directory.identity, engines, hasRegistry };
+    const { identity, format } = directory;
+    const opening = { options, identity, format, engines, hasRegistry };
     const reports = (await client.open(opening)) as EngineReport[];
     return reports.map((report) => ({
       client,
@@ -230,20 +233,37 @@ export class EngineThreads {
   }
 
   /** See `NodeHost.removeData`. */
-  async removeData(shardId: number, replicaId: number): Promise<void> {
+  async removeData(shardId: number, replicaId: number, evenIfMember: boolean): Promise<void> {
     const engine = this.engineOf(shardId);
     if (engine === undefined)
       throw new DrakkarError('ERR_SHARD_NOT_FOUND', `this host holds nothing of shard ${shardId}`);
-    await engine.client.call('removeData', [shardId, replicaId]);
-    this.removed.delete(shardId);
-    this.placement.delete(shardId);
-    engine.shardCount--;
+    const isForgotten = (await engine.client.call('removeDataIn', [shardId, replicaId, evenIfMember])) as boolean;
+    if (isForgotten) {
+      this.removed.delete(shardId);
+      this.placement.delete(shardId);
+      engine.shardCount--;
+    } else this.removed.set(shardId, replicaId);
   }
 
   private hasStopped(client: ThreadClient, shardId: number): void {
     const shard = client.shards.get(shardId);
     if (shard !== undefined) this.stopped.set(shardId, shard);
     client.endShard(shardId, new DrakkarError('ERR_SHARD_STOPPED', `shard ${shardId} was stopped on this host`));
+  }
+
+  /** See `NodeHost.enableFormat`. */
+  async enableFormat(format: number): Promise<void> {
+    const alive = this.clients.filter(({ failure }) => failure === undefined);
+    // All of them agree before one begins.
+    await Promise.all(alive.map((client) => client.call('checkFormat', [format])));
+    await Promise.all(alive.map((client) => client.call('enableFormat', [format])));
+  }
+
+  /** One engine writes it from now on; the others learn that they may follow. */
+  private async formatEnabled(format: number): Promise<void> {
+    const { directory } = this.options;
+    await directory.enableFormat(format);
+    for (const client of this.clients) client.learnFormat(directory.format);
   }
 
   /** A method with a promise of the shard's host in its thread. */
@@ -315,6 +335,11 @@ export class EngineThreads {
       const { engine, error } = payload as HostEventMap['engineFailed'];
       this.engineFailed(engine, error);
       return;
+    }
+    if (name === 'formatEnabled') {
+      const { format } = payload as HostEventMap['formatEnabled'];
+      if (format <= this.formatTold) return; // by another engine
+      this.formatTold = format;
     }
     if (name === 'hostClosing') return; // of the part, not of the host
     if (name === 'replicaStopped' && !this.isClosing)

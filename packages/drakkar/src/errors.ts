@@ -30,6 +30,7 @@ export const ERROR_TABLE = {
   ERR_DIR_LOCKED: again,
   ERR_DIR_FOREIGN: no,
   ERR_DIR_FORMAT: no,
+  ERR_FORMAT_NOT_AGREED: again,
   ERR_DIR_PERMISSIONS: no,
   ERR_DIR_CORRUPT: no,
   ERR_ENGINE_FAILED: unknown,

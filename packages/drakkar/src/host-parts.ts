@@ -59,12 +59,14 @@ function assemble(
 export async function openParts(env: Env, options: NodeHostOptions, openPart: OpenPart): Promise<HostParts> {
   checkHostOptions(options);
   checkThreads(options, env.threads);
-  const { deploymentId = DEFAULTS.deploymentId, engines = DEFAULTS.engines, dir, raftAddress, hostId } = options;
+  const { deploymentId = DEFAULTS.deploymentId, engines = DEFAULTS.engines, dir } = options;
+  const { raftAddress, hostId, newestFormat } = options;
   const mayMove = options.gossip !== undefined || options.registry !== undefined;
   let security: TransportSecurity | undefined;
   try {
     if (options.tls !== undefined) security = await TransportSecurity.open(env, options.tls, deploymentId);
-    const directory = await openDirectory(env, dir, { deploymentId, raftAddress, hostId, mayMove }, engines);
+    const owner = { deploymentId, raftAddress, hostId, mayMove, newestFormat };
+    const directory = await openDirectory(env, dir, owner, engines);
     try {
       // Where hosts may move, they are known by their ids.
       security?.start([mayMove ? directory.identity.hostId : raftAddress], directory.identity);

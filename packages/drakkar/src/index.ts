@@ -8,6 +8,7 @@ export type {
   MembershipOptions,
   NodeHostOptions,
   ProposeOptions,
+  RemoveDataOptions,
   ReplicaOptions,
   SnapshotOptions,
   WatchOptions,
@@ -16,7 +17,7 @@ export type { MembershipInfo } from './engine/membership.ts';
 export type { MemberRole } from './wire/config-change.ts';
 export { DrakkarError, ERROR_TABLE, type AvailableRange, type ErrorCode, type Outcome } from './errors.ts';
 export { HOST_EVENTS, type HostEventMap, type HostEventName, type HostListener } from './events.ts';
-export type { HostInfo, MemberProgress, PeerInfo, ShardInfo, StoppedShardInfo } from './info.ts';
+export type { FormatInfo, HostInfo, MemberProgress, PeerInfo, ShardInfo, StoppedShardInfo } from './info.ts';
 export { TRACE_CHANNELS, type TraceMessages } from './engine/trace.ts';
 export type { Leadership } from './engine/leader-watch.ts';
 export type { LogEntry, LogEntryKind } from './engine/log-entries.ts';
@@ -68,11 +69,18 @@ export type {
   InboundSession,
   Peer,
   Resolve,
+  SnapshotHeader,
   Transport,
+  TransportContext,
+  TransportCounters,
   TransportHandlers,
 } from './transport/transport.ts';
+export { FrameReceiver } from './transport/frame-receiver.ts';
+export { meansHost } from './transport/target.ts';
+export type { Slab, SlabPool } from './wire/slab.ts';
 export type { GossipOptions } from './registry/gossip.ts';
 export { createGossipRegistry } from './registry/gossip.ts';
 export type { KnownHost, Registry, RegistryContext } from './registry/registry.ts';
+export { FORMAT_NEWEST, FORMAT_OLDEST, FORMAT_REHEARSAL, type FormatRange } from './wire/formats.ts';
 export type { ReloadTlsOptions, TlsFiles, TlsOptions, TransportSecurity } from './transport/security.ts';
 export { createTcpTransport, type TcpTransportOptions } from './transport/tcp.ts';

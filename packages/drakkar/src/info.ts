@@ -7,8 +7,9 @@ import type { DrakkarError } from './errors.ts';
 import { MemberState } from './raft/member.ts';
 import type { Role } from './raft/raft.ts';
 import type { StateMachineKind } from './rsm/state-machine.ts';
-import type { HostIdentity } from './transport/transport.ts';
+import type { HostIdentity, Peer } from './transport/transport.ts';
 import { UNKNOWN_MEMBERSHIP } from './wire/membership.ts';
+import { FORMAT_OLDEST } from './wire/formats.ts';
 
 /** How far a member is, as this leader knows it. */
 export interface MemberProgress {
@@ -88,6 +89,22 @@ export interface PeerInfo {
   readonly address: string;
   readonly connected: boolean;
   readonly queuedBytes: number;
+  /** The newest format that it reads; undefined while it is away. */
+  readonly newestFormat: number | undefined;
+  /** The newest format that is enabled there, as far as it has said. */
+  readonly enabledFormat: number;
+}
+
+/** Numbers of formats (`enableFormat`). */
+export interface FormatInfo {
+  /** This release reads all from here … */
+  readonly oldest: number;
+  /** … to here. */
+  readonly newest: number;
+  /** May stand in the directory; grows. */
+  readonly enabled: number;
+  /** What is written now: enabled here and on every host that this one talks to. */
+  readonly written: number;
 }
 
 export interface HostInfo {
@@ -107,6 +124,7 @@ export interface HostInfo {
   readonly shards: readonly ShardInfo[];
   readonly stopped: readonly StoppedShardInfo[];
   readonly peers: readonly PeerInfo[];
+  readonly formats: FormatInfo;
   /** Counters of the log, by name. */
   readonly log: Readonly<Record<string, number>>;
 }
@@ -236,26 +254,48 @@ export function mergeInfo(
     stopped: parts.flatMap((part) => part.stopped),
     shards: shards.sort((a, b) => a.shardId - b.shardId),
     peers: [...peers.values()],
+    formats: mergeFormats(identity, parts),
     log,
   };
 }
 
-function addPeer(peers: Map<string, PeerInfo>, { address, connected, queuedBytes }: PeerInfo): void {
-  const known = peers.get(address);
-  peers.set(address, {
-    address,
-    connected: connected && known?.connected !== false,
-    queuedBytes: queuedBytes + (known?.queuedBytes ?? 0),
+/** Enabled is what any engine may have written, written what all of them may. */
+function mergeFormats({ newestFormat: newest }: HostIdentity, parts: readonly HostInfo[]): FormatInfo {
+  const all = parts.map(({ formats }) => formats);
+  return {
+    oldest: FORMAT_OLDEST,
+    newest,
+    enabled: Math.max(FORMAT_OLDEST, ...all.map(({ enabled }) => enabled)),
+    written: Math.min(newest, ...all.map(({ written }) => written)),
+  };
+}
+
+function addPeer(peers: Map<string, PeerInfo>, peer: PeerInfo): void {
+  const known = peers.get(peer.address);
+  if (known === undefined) {
+    peers.set(peer.address, peer);
+    return;
+  }
+  peers.set(peer.address, {
+    address: peer.address,
+    connected: peer.connected && known.connected,
+    queuedBytes: peer.queuedBytes + known.queuedBytes,
+    newestFormat: peer.newestFormat ?? known.newestFormat,
+    enabledFormat: Math.min(peer.enabledFormat, known.enabledFormat),
   });
 }
 
 export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
-  const ways = new Set<PeerInfo>();
+  const ways = new Set<Peer>();
   for (const replica of engine.replicas.values()) {
     for (const peer of replica.peers) if (peer !== undefined) ways.add(peer);
   }
   const peers = new Map<string, PeerInfo>();
-  for (const way of ways) addPeer(peers, way);
+  for (const way of ways) {
+    const { address, connected, queuedBytes, identity: known } = way;
+    const enabledFormat = engine.formats.enabledOn(way);
+    addPeer(peers, { address, connected, queuedBytes, newestFormat: known?.newestFormat, enabledFormat });
+  }
   return {
     hostId: identity.hostId,
     dir: engine.dir,
@@ -273,6 +313,7 @@ export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
       failure,
     })),
     peers: [...peers.values()],
+    formats: { oldest: FORMAT_OLDEST, ...engine.formats.range, written: engine.outbound.format },
     log: { ...engine.log.counters, pendingBytes: engine.log.pendingBytes },
   };
 }

@@ -9,13 +9,15 @@ import type { Replica, ReplicaStatus } from './engine/replica.ts';
 import type { Role } from './raft/raft.ts';
 import type { Membership } from './wire/membership.ts';
 import { BlockHeader, readBlockHeader } from './wire/block.ts';
-import { FRAME_HEADER_WORDS, FrameType, frameCount, frameType } from './wire/frame.ts';
+import type { FormatRange } from './wire/formats.ts';
+import { FRAME_HEADER_WORDS, FrameType, frameCount, frameFormat, frameType } from './wire/frame.ts';
 import { MESSAGE_WORDS, Message, MessageType, readMessage } from './wire/message.ts';
 
 export { describeMembership, type MembershipInfo } from './engine/membership.ts';
 export type { MemberRole } from './wire/config-change.ts';
 export { addressIn, imageOf, memberIds, type Membership } from './wire/membership.ts';
-export { BlockHeader, FrameType, Message, MessageType, frameType };
+export { FORMAT_NEWEST, FORMAT_REHEARSAL } from './wire/formats.ts';
+export { BlockHeader, FrameType, Message, MessageType, frameFormat, frameType };
 
 /** What a replica holds right now. Stays readable after its process is gone. */
 export class ReplicaView {
@@ -124,6 +126,12 @@ export function* enginesOf(host: NodeHost): IterableIterator<Engine> {
 
 function* replicas(host: NodeHost): IterableIterator<Replica> {
   for (const engine of enginesOf(host)) yield* engine.replicas.values();
+}
+
+/** What `host` may read and write right now. */
+export function formatsOf(host: NodeHost): FormatRange {
+  const ranges = [...enginesOf(host)].map(({ formats }) => formats.range);
+  return { newest: ranges[0].newest, enabled: Math.max(...ranges.map(({ enabled }) => enabled)) };
 }
 
 /** The replicas that run on `host`, by shard. */

@@ -7,6 +7,7 @@ import { startReplica } from './engine/bootstrap.ts';
 import { isRemoved, removeData, removedError } from './engine/membership.ts';
 import type { EnginePaths, HostDirectory } from './engine/directory.ts';
 import { Engine } from './engine/engine.ts';
+import { removeLeftovers } from './engine/leftovers.ts';
 import type { Replica } from './engine/replica.ts';
 import type { Trace } from './engine/trace.ts';
 import type { Env } from './env/env.ts';
@@ -163,10 +164,21 @@ export class LocalEngines {
   }
 
   /** See `NodeHost.removeData`. */
-  async removeData(shardId: number, replicaId: number): Promise<void> {
+  async removeData(shardId: number, replicaId: number, evenIfMember: boolean): Promise<void> {
     const holds = ({ removals, parked, replicas }: Engine): boolean =>
       removals.has(shardId) || parked.has(shardId) || replicas.has(shardId);
-    await removeData(this.all.find(holds) ?? this.all[0], shardId, replicaId);
+    await removeData(this.all.find(holds) ?? this.all[0], shardId, replicaId, evenIfMember);
+  }
+
+  /** Throws `ERR_FORMAT_NOT_AGREED`. */
+  checkFormat(format: number): void {
+    for (const { formats } of this.all) formats.checkAgreed(format);
+  }
+
+  /** See `NodeHost.enableFormat`. */
+  async enableFormat(format: number): Promise<void> {
+    this.checkFormat(format);
+    for (const { formats } of this.all) await formats.enable(format);
   }
 
   /** Why there is no replica to ask. */
@@ -230,6 +242,13 @@ export class LocalEngines {
       engineReports: () => this.reports(),
       engineMetrics: () => this.metricsByEngine(),
       announce: (number: number, address: string, shardIds: number[]) => this.announce(number, address, shardIds),
+      checkFormat: (format: number) => this.checkFormat(format),
+      enableFormat: (format: number) => this.enableFormat(format),
+      /** Tells whether nothing of the shard is left. */
+      removeDataIn: async (shardId: number, replicaId: number, evenIfMember: boolean) => {
+        await this.removeData(shardId, replicaId, evenIfMember);
+        return this.all.every(({ parked }) => !parked.has(shardId));
+      },
       giveUp: (message: string) => this.giveUp(new DrakkarError('ERR_DIR_CORRUPT', message)),
     };
   }
@@ -280,8 +299,10 @@ async function openEngine(engines: LocalEngines, paths: EnginePaths): Promise<En
   const { env, options, directory, registry, security, events, trace, tickMs } = engines.condition;
   const { number } = paths;
   const pool = new SlabPool();
-  const log = await (options.logDb ?? openWal)({ env, dir: paths.walDir, pool });
+  const formats = { newest: directory.identity.newestFormat, enabled: directory.format };
+  const log = await (options.logDb ?? openWal)({ env, dir: paths.walDir, pool, formats });
   try {
+    await removeLeftovers(env.fs, paths.snapshotsDir, log);
     const transport = (options.transport ?? createTcpTransport)({
       env,
       identity: directory.identity,
@@ -305,6 +326,8 @@ async function openEngine(engines: LocalEngines, paths: EnginePaths): Promise<En
       maxInboundBytes: options.maxReceiveQueueBytes ?? DEFAULTS.maxReceiveQueueBytes,
       trace,
       identity: directory.identity,
+      formats,
+      directory,
       condemn: (newestStart, error) => engines.condemn(newestStart, error),
       onFailed: (error) => {
         void transport.close();

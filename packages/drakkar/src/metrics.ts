@@ -58,6 +58,9 @@ const HOST_GAUGES: Record<string, readonly [help: string, value: (engine: Engine
   slabs_pinned_bytes: ['Bytes of buffers in use.', (engine) => engine.pool.pinnedBytes],
   log_pending_bytes: ['Bytes that wait for the log.', (engine) => engine.log.pendingBytes],
   log_full: ['1 while the disk is full.', (engine) => (engine.log.isFull ? 1 : 0)],
+  format_newest: ['The newest format that this host reads.', (engine) => engine.formats.range.newest],
+  format_enabled: ['The newest format that may stand in its directory.', (engine) => engine.formats.range.enabled],
+  format_written: ['The format of what is written now.', (engine) => engine.outbound.format],
   failed: ['1 when the log failed and the host has stopped.', (engine) => (engine.failure === undefined ? 0 : 1)],
 };
 
@@ -110,6 +113,24 @@ export function renderMetrics(engine: Engine, events: HostEvents): string {
   one('engine_turns_total', 'counter', 'Turns of the engine.', turns);
   one('forwards_dropped_total', 'counter', 'Forwarded proposals that could not be taken.', forwardsDropped);
   one('messages_refused_total', 'counter', 'Messages of hosts that may not speak for the replica.', messagesRefused);
+  one(
+    'leaders_found_total',
+    'counter',
+    'How often a replica learned who leads, of all shards.',
+    engine.counters.leadersFound,
+  );
+  one(
+    'leaders_lost_total',
+    'counter',
+    'How often a replica lost its leader, of all shards.',
+    engine.counters.leadersLost,
+  );
+  one(
+    'disk_stalls_total',
+    'counter',
+    'How often writes stood still for an election timeout.',
+    engine.counters.diskStalls,
+  );
   one('snapshots_failed_total', 'counter', 'Snapshots that could not be taken or sent.', snapshotsFailed);
   for (const name of ['snapshotsAborted', 'snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk'] as const) {
     one(`${snake(name)}_total`, 'counter', 'Of snapshots: see docs/state-machines.md.', engine.counters[name]);

@@ -4,11 +4,13 @@
  */
 import {
   checkCallOptions,
+  checkFormat,
   checkHostOptions,
   checkLeaderWatchOptions,
   checkLogQueryOptions,
   checkReloadTlsOptions,
   checkReplicaId,
+  checkRemoveDataOptions,
   checkReplicaOptions,
   checkSnapshotOptions,
   checkWatchOptions,
@@ -19,6 +21,7 @@ import {
   type MembershipOptions,
   type NodeHostOptions,
   type ProposeOptions,
+  type RemoveDataOptions,
   type ReplicaOptions,
   type SnapshotOptions,
   type WatchOptions,
@@ -318,16 +321,18 @@ export class NodeHost {
   }
 
   /**
-   * Deletes all that this host holds of a replica that was removed from its shard. Refused for others: a member that forgets what it
-   * promised must not come back.
+   * Deletes all that this host holds of a replica that was removed from its shard. Refused for others unless `evenIfMember` is set: a member
+   * that forgets what it promised must not come back.
    *
-   * @throws ERR_SHARD_NOT_FOUND, ERR_SHARD_MISMATCH (another replica of the shard is here), ERR_NOT_REMOVED, ERR_DISK_FAILED
+   * @throws ERR_SHARD_NOT_FOUND, ERR_SHARD_MISMATCH (another replica of the shard is here), ERR_NOT_REMOVED, ERR_SHARD_EXISTS (it runs;
+   * with `evenIfMember`), ERR_LOG_CORRUPT, ERR_DISK_FAILED
    */
-  async removeData(shardId: number, replicaId: number): Promise<void> {
+  async removeData(shardId: number, replicaId: number, options: RemoveDataOptions = {}): Promise<void> {
     checkReplicaId('removeData', replicaId);
+    checkRemoveDataOptions(options);
     this.shards.assertOpen();
     try {
-      await (this.parts.threads ?? this.parts.engines).removeData(shardId, replicaId);
+      await (this.parts.threads ?? this.parts.engines).removeData(shardId, replicaId, options.evenIfMember === true);
     } catch (error) {
       throw diskErrorOf(error, `the data of shard ${shardId}`);
     }
@@ -391,6 +396,24 @@ export class NodeHost {
 
   info(): HostInfo {
     return (this.parts.threads ?? this.parts.engines).info();
+  }
+
+  /**
+   * Ends an upgrade: from now on this host, and every other one as soon as it hears of it, may write `format`, by default the newest that
+   * this release knows. Once is enough, on any host, when all run the new release and are up. There is no way back: a release that does
+   * not know the format refuses the directory. Until then hosts of both releases live together, and each can go back (docs/operations.md).
+   *
+   * @throws ERR_INVALID_OPTION for a format that this host does not read, ERR_FORMAT_NOT_AGREED, ERR_DISK_FULL, ERR_DISK_FAILED
+   */
+  async enableFormat(format: number = this.parts.directory.identity.newestFormat): Promise<void> {
+    const { directory, options, threads, engines } = this.parts;
+    this.shards.assertOpen();
+    checkFormat(format, directory.identity.newestFormat);
+    try {
+      await (threads ?? engines).enableFormat(format);
+    } catch (error) {
+      throw diskErrorOf(error, `the directory ${options.dir}`);
+    }
   }
 
   /** The hosts that the registry knows, this one included; without gossip, only this one. */

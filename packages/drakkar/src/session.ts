@@ -73,10 +73,12 @@ export class Session {
       );
     }
     this.queuedBytes += lengthBytes;
+    const deadlineMs = this.deadlineOf(options);
     return this.enqueue(async () => {
       this.queuedBytes -= lengthBytes;
+      this.assertInTime(deadlineMs, options);
       const series = this.nextSeries++;
-      const result = await this.untilDeadline(EntryType.SessionCommand, series, command, options);
+      const result = await this.untilDeadline(EntryType.SessionCommand, series, command, options, deadlineMs);
       this.respondedTo = series;
       return result;
     });
@@ -93,6 +95,26 @@ export class Session {
     return this.close();
   }
 
+  private deadlineOf(options: CallOptions): number {
+    return this.env.clock.nowMs() + (options.timeoutMs ?? this.defaultTimeoutMs);
+  }
+
+  /** When a command's turn comes too late it was never sent. */
+  private assertInTime(deadlineMs: number, { signal }: CallOptions): void {
+    const outcome = 'not-applied';
+    if (signal?.aborted === true) {
+      throw new DrakkarError('ERR_ABORTED', 'the call was aborted before its turn came', {
+        cause: signal.reason,
+        outcome,
+      });
+    }
+    if (this.env.clock.nowMs() >= deadlineMs) {
+      throw new DrakkarError('ERR_TIMEOUT', 'the commands in front of it took all of its time; it was not sent', {
+        outcome,
+      });
+    }
+  }
+
   private enqueue<T>(run: () => Promise<T>): Promise<T> {
     this.queued++;
     const result = this.tail.then(run, run).finally(() => {
@@ -107,10 +129,10 @@ export class Session {
     series: number,
     command: Uint8Array,
     options: ProposeOptions,
+    deadline = this.deadlineOf(options),
   ): Promise<Result> {
     const { clock } = this.env;
     const { signal } = options;
-    const deadline = clock.nowMs() + (options.timeoutMs ?? this.defaultTimeoutMs);
     const fields: SessionFields = {
       clientHigh: this.clientHigh,
       clientLow: this.clientLow,

@@ -376,7 +376,8 @@ const OF_A_SHARD: Record<string, (host: NodeHost, cluster: TestCluster) => unkno
   startReplica: (host, { machine }) => host.startReplica({ shardId: 1, replicaId: 1 }, machine),
 };
 /** Of the whole host; what they do with several engines is tested elsewhere in this file. */
-const OF_THE_HOST = 'constructor on off id raftAddress failed knownHosts close info metrics reloadTls'.split(' ');
+const OF_THE_HOST =
+  'constructor on off id raftAddress failed knownHosts close info metrics reloadTls enableFormat'.split(' ');
 /** Private. */
 const HELPERS = 'served change attempt'.split(' ');
 

@@ -7,7 +7,7 @@ import { RaftLog } from '../src/raft/log.ts';
 import { RaftCluster } from './raft/cluster.ts';
 import { Journal, TestCluster, engineOf, replicaOf, text } from './support.ts';
 
-/** The class, where it was met, and its test: a file below `test/` and the beginning of a test's name, or of its row in a table. */
+/** The class, where it was met, and its test: a file from `test/` and the beginning of the name of a test, a case of a suite, or a row in a table. */
 type Known = readonly [what: string, where: string, file: string, name: string];
 
 const KNOWN: readonly Known[] = [
@@ -49,13 +49,13 @@ const KNOWN: readonly Known[] = [
   ],
   ['the end of a snapshot is told too early', 'dragonboat fe4a42c', 'raft/flow.test.ts', 'snapshot: nothing is sent'],
   ['unreachable peers are told to other shards', 'dragonboat cd3d154', 'known-bugs.test.ts', 'a peer that is lost'],
-  ['hosts behind one breaker', 'dragonboat#159', 'transport/compliance.ts', '${name}: a peer that is not there'],
+  ['hosts behind one breaker', 'dragonboat#159', '../src/compliance/transport.ts', 'a peer that is not there'],
   ['an abort crashes', 'dragonboat#260', 'nodehost.test.ts', 'an abort signal ends'],
   ['the rate limiter holds back for ever', 'dragonboat#222', 'raft/pressure.test.ts', 'who died busy'],
   ['missed wake-ups', 'dragonboat d24d2ab', 'sim/simulate.test.ts', 'forty seeds'],
   ['an error of the log is ignored', 'dragonboat 8baee97', 'bad-input.test.ts', 'a disk that fails ends'],
   ['a state machine is closed twice', 'dragonboat 6101adb', 'known-bugs.test.ts', 'a state machine is closed once'],
-  ['the transport does not stop', 'dragonboat dcf8c8c', 'transport/compliance.ts', '${name}: the end of a host'],
+  ['the transport does not stop', 'dragonboat dcf8c8c', '../src/compliance/transport.ts', 'the end of a host'],
   ['pre-vote breaks transfers', 'dragonboat 1c7ebd3', 'raft/handover.test.ts', 'transfer to a member in step'],
   ['large entries cannot be read back', 'dragonboat a83f853', 'known-bugs.test.ts', 'the largest command'],
   ['opening waits for gossip', 'dragonboat fa9e893', 'registry/gossip.test.ts', 'a host without the key'],
@@ -130,7 +130,9 @@ test('every known class of bugs has its test', () => {
   for (const [what, , file, name] of KNOWN) {
     let source = sources.get(file);
     if (source === undefined) sources.set(file, (source = readFileSync(new URL(file, import.meta.url), 'utf8')));
-    const isThere = ["test('", 'test(`', '['].some((start) => source.includes(`${start}${name}`));
+    const isThere = ["test('", 'test(`', '[', "addConnected('", "add('"].some((start) =>
+      source.includes(`${start}${name}`),
+    );
     assert.ok(isThere, `${what}: there is no test "${name}…" in ${file}`);
   }
   assert.equal(new Set(KNOWN.map(([what]) => what)).size, KNOWN.length);

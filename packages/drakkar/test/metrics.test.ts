@@ -71,6 +71,26 @@ test('a stage takes what the disk takes', async () => {
   await cluster.close();
 });
 
+test('leaders that are found and lost are counted, and a disk that stands still', async () => {
+  const cluster = await clusterWithWork(3);
+  const of = (id: number, name: string): number => familiesOf(cluster, id).get(`drakkar_${name}`)!.samples[0].value;
+  const leader = cluster.leaderOf(1);
+  const id = cluster.followerOf(1);
+  const [found, lost] = [of(id, 'leaders_found_total'), of(id, 'leaders_lost_total')];
+  assert.ok(found >= 1);
+  assert.equal(of(leader, 'disk_stalls_total'), 0);
+  const { disk } = cluster.machineOf.get(leader)!;
+  disk.latencyMs = 60_000;
+  cluster.hosts.get(leader)!.proposeCallback(1, Buffer.from('slow'), () => {});
+  await cluster.world.until(() => ![0, leader].includes(cluster.hosts.get(id)!.shardInfo(1).leaderId), 20_000);
+  assert.equal(of(leader, 'disk_stalls_total'), 1);
+  assert.equal(of(id, 'leaders_found_total'), found + 1);
+  assert.equal(of(id, 'leaders_lost_total'), lost + 1);
+  disk.latencyMs = 0.1;
+  await cluster.world.run(70_000);
+  await cluster.close();
+});
+
 test('a proposal that nobody answers is no latency', async () => {
   const cluster = await clusterWithWork(3);
   const leader = cluster.leaderOf(1);

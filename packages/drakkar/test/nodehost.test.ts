@@ -311,3 +311,20 @@ test('await using closes a host, and a closed host refuses everything with ERR_C
   );
   await cluster.close();
 });
+
+test('a follower’s read is answered though the connections break under it', async () => {
+  const cluster = new TestCluster({ replica: { electionRtt: 12, heartbeatRtt: 2 } });
+  await cluster.startAll();
+  const [follower, leader] = [cluster.followerOf(1), cluster.leaderOf(1)];
+  const host = cluster.hosts.get(follower)!;
+  for (let i = 0; i < 10; i++) {
+    const started = cluster.world.nowMs();
+    const read = host.read(1, 'count', { timeoutMs: 60_000 });
+    await cluster.world.run(i / 4);
+    cluster.machines.network.reset(`host${follower}`, `host${leader}`);
+    assert.equal(await cluster.settle(read), 0);
+    assert.ok(cluster.world.nowMs() - started < 5000, 'it waited for nothing');
+    await cluster.ready(1);
+  }
+  await cluster.close();
+});

@@ -82,6 +82,25 @@ test('scenario 56: a snapshot of an on-disk state machine holds no state, and a 
   await cluster.close();
 });
 
+test('the log behind a snapshot goes only after the store was synced; writes alone sync nothing', async () => {
+  const cluster = new Machines({ hosts: 1 });
+  const logAtSync: number[] = [];
+  class Watched extends DiskStore {
+    override async sync(): Promise<void> {
+      await super.sync();
+      logAtSync.push(cluster.hosts.get(1)!.shardInfo(1).firstIndex);
+    }
+  }
+  await cluster.start(1, (place) => new Watched(place));
+  await cluster.ready(1);
+  for (let i = 0; i < 20; i++) await cluster.put(1, `key ${i}`, i);
+  assert.deepEqual(logAtSync, []);
+  const { index } = await cluster.snapshot(1);
+  assert.deepEqual(logAtSync, [1], 'the log was whole when the store was synced');
+  assert.equal(cluster.hosts.get(1)!.shardInfo(1).firstIndex, index + 1);
+  await cluster.close();
+});
+
 test('F15: a follower that needs an image gets it from the store of another, takes it over and gives it up', async () => {
   const cluster = new Machines();
   for (const id of [1, 2, 3]) await cluster.start(id, onDisk);

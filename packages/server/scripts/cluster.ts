@@ -11,7 +11,7 @@ const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
 /** Raft at 7101.., HTTP at 8101... */
 const RAFT_PORT = 7100;
 const HTTP_PORT = 8100;
-const NODE_FLAGS = ['--conditions=drakkar-source', '--max-semi-space-size=64'];
+const NODE_FLAGS = ['--conditions=drakkar-source', '--min-semi-space-size=64', '--max-semi-space-size=64'];
 export const HOST_IDS = [1, 2, 3] as const;
 /** A host that does not serve by then has a problem that its log explains. */
 const READY_TIMEOUT_MS = 60_000;

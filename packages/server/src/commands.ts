@@ -23,17 +23,20 @@ export const VALUE_MAX_BYTES = 1024 * 1024;
 export const HEADER_BYTES = 12;
 
 const EMPTY = new Uint8Array(0);
-const encoder = new TextEncoder();
+const expected = new Float64Array(1);
+const expectedBytes = new Uint8Array(expected.buffer);
 
 export function encodeCommand(operation: Operation, key: string, value: Uint8Array = EMPTY, version = 0): Uint8Array {
-  const keyBytes = encoder.encode(key);
-  const bytes = new Uint8Array(HEADER_BYTES + keyBytes.length + value.length);
-  const view = new DataView(bytes.buffer);
-  view.setUint8(0, operation);
-  view.setUint16(2, keyBytes.length, true);
-  view.setFloat64(4, version, true);
-  bytes.set(keyBytes, HEADER_BYTES);
-  bytes.set(value, HEADER_BYTES + keyBytes.length);
+  const keyBytes = Buffer.byteLength(key);
+  const bytes = Buffer.allocUnsafe(HEADER_BYTES + keyBytes + value.length);
+  bytes[0] = operation;
+  bytes[1] = 0;
+  bytes[2] = keyBytes & 0xff;
+  bytes[3] = keyBytes >>> 8;
+  expected[0] = version;
+  bytes.set(expectedBytes, 4);
+  bytes.write(key, HEADER_BYTES);
+  bytes.set(value, HEADER_BYTES + keyBytes);
   return bytes;
 }
 

@@ -4,9 +4,11 @@ import { join } from 'node:path';
 import { DrakkarError, type NodeHost } from 'drakkar';
 import type { Logger } from 'pino';
 import { KEY_MAX_BYTES, VALUE_MAX_BYTES, conflictVersion, isConflict } from './commands.ts';
-import { deadlineIn, type Deadline, type ShardedStore } from './kv.ts';
+import { TIMEOUT_MS, deadlineIn, type Deadline, type ShardedStore } from './kv.ts';
+import { MEMBER_ACTIONS, changeMembers, type MemberAction } from './members.ts';
 
-const TIMEOUT_MS = 5000;
+/** How long a connection may do nothing. */
+export const KEEP_ALIVE_MS = 30_000;
 const TIMEOUT_MAX_MS = 60_000;
 const LIST_LIMIT = 100;
 const LIST_LIMIT_MAX = 10_000;
@@ -27,36 +29,37 @@ export interface HttpContext {
   readonly host: NodeHost;
   readonly store: ShardedStore;
   readonly logger: Logger;
+  readonly counters: Counters;
   /** Where `POST /export` puts snapshots; without it there is none. */
   readonly exportDir?: string;
+  /** Whether `POST /members` changes who belongs to the shards. */
+  readonly isAdmin?: boolean;
 }
 
-interface Counters {
+export interface Counters {
   requests: number;
   errors: number;
 }
 
 export function createHttpServer(context: HttpContext): Server {
-  const counters: Counters = { requests: 0, errors: 0 };
-  const server = createServer({ keepAliveTimeout: 30_000, requestTimeout: TIMEOUT_MAX_MS * 2 }, (request, response) => {
-    counters.requests++;
-    route(context, counters, request, response).catch((error: unknown) => {
-      counters.errors++;
-      sendError(context, request, response, error);
-    });
-  });
+  const { counters } = context;
+  const server = createServer(
+    { keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: TIMEOUT_MAX_MS * 2 },
+    (request, response) => {
+      counters.requests++;
+      route(context, request, response).catch((error: unknown) => {
+        counters.errors++;
+        sendError(context, request, response, error);
+      });
+    },
+  );
   server.on('clientError', (_error, socket) => {
     if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
   });
   return server;
 }
 
-async function route(
-  context: HttpContext,
-  counters: Counters,
-  request: IncomingMessage,
-  response: ServerResponse,
-): Promise<void> {
+async function route(context: HttpContext, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const { pathname, searchParams } = parseUrl(request.url ?? '/');
   if (pathname.startsWith('/kv/')) {
     await onKey(context, request, response, keyOf(pathname.slice(4)), searchParams);
@@ -64,6 +67,10 @@ async function route(
   }
   if (pathname === '/export' && context.exportDir !== undefined) {
     await onExport(context.host, context.exportDir, request, response, searchParams);
+    return;
+  }
+  if (pathname === '/members' && context.isAdmin === true) {
+    await onMembers(context.host, request, response, searchParams);
     return;
   }
   if (request.method !== 'GET') throw new RequestError(405, 'ERR_METHOD', `${request.method} is not for ${pathname}`);
@@ -75,13 +82,13 @@ async function route(
       sendJson(response, 200, status(context));
       return;
     case '/healthz': {
-      const health = checkHealth(context.host);
+      const health = checkHealth(context.host, context.store.shardCount);
       sendJson(response, health.healthy ? 200 : 503, health);
       return;
     }
     case '/metrics':
       response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4' });
-      response.end(`${context.host.metrics()}${httpMetrics(counters)}`);
+      response.end(`${context.host.metrics()}${httpMetrics(context.counters)}`);
       return;
     default:
       throw new RequestError(
@@ -90,6 +97,10 @@ async function route(
         `there is no ${pathname}; there are /kv, /kv/<key>, /status, /healthz, /metrics`,
       );
   }
+}
+
+export function notFound(key: string): Error {
+  return new RequestError(404, 'ERR_NOT_FOUND', `there is no key ${key}`);
 }
 
 function parseUrl(url: string): URL {
@@ -141,7 +152,7 @@ async function onKey(
     case 'GET':
     case 'HEAD': {
       const found = params.get('stale') === 'true' ? store.getStale(key) : await store.get(key, deadline);
-      if (found === undefined) throw new RequestError(404, 'ERR_NOT_FOUND', `there is no key ${key}`);
+      if (found === undefined) throw notFound(key);
       response.writeHead(200, {
         'content-type': 'application/octet-stream',
         'content-length': found.value.length,
@@ -160,7 +171,7 @@ async function onKey(
       const expected = expectedVersion(request);
       const answer =
         expected === undefined ? await store.delete(key, deadline) : await store.deleteIf(key, expected, deadline);
-      if (answer === 0) throw new RequestError(404, 'ERR_NOT_FOUND', `there is no key ${key}`);
+      if (answer === 0) throw notFound(key);
       answerWrite(response, store, key, answer);
       return;
     }
@@ -225,18 +236,51 @@ async function onExport(
   sendJson(response, 200, { shardId, index, dir });
 }
 
-async function readBody(request: IncomingMessage): Promise<Uint8Array> {
+/** One change of one shard; called on any host of it. */
+async function onMembers(
+  host: NodeHost,
+  request: IncomingMessage,
+  response: ServerResponse,
+  params: URLSearchParams,
+): Promise<void> {
+  if (request.method !== 'POST') throw new RequestError(405, 'ERR_METHOD', `${request.method} is not for /members`);
+  const action = params.get('action') as MemberAction;
+  if (!MEMBER_ACTIONS.includes(action)) {
+    throw new RequestError(400, 'ERR_PARAMETER', `action is ${action}; expected one of ${MEMBER_ACTIONS.join(', ')}`);
+  }
+  for (const name of ['shard', 'replica'])
+    if (!params.has(name)) throw new RequestError(400, 'ERR_PARAMETER', `${name} is missing; expected its id`);
+  const shardId = wholeNumber(params, 'shard', 1, Number.MAX_SAFE_INTEGER);
+  const replicaId = wholeNumber(params, 'replica', 1, Number.MAX_SAFE_INTEGER);
+  const timeoutMs = wholeNumber(params, 'timeoutMs', TIMEOUT_MS, TIMEOUT_MAX_MS);
+  const changed = await changeMembers(host, { action, shardId, replicaId, timeoutMs, params }).catch(
+    (error: unknown) => {
+      if (!DrakkarError.is(error, 'ERR_INVALID_OPTION')) throw error;
+      throw new RequestError(400, error.code, error.message);
+    },
+  );
+  sendJson(response, 200, { shardId, replicaId, action, ...changed });
+}
+
+function readBody(request: IncomingMessage): Promise<Uint8Array> {
   const tooBig = (): RequestError =>
     new RequestError(413, 'ERR_VALUE', `the value has more than ${VALUE_MAX_BYTES} bytes`);
-  if (Number(request.headers['content-length'] ?? 0) > VALUE_MAX_BYTES) throw tooBig();
+  if (Number(request.headers['content-length'] ?? 0) > VALUE_MAX_BYTES) return Promise.reject(tooBig());
   const chunks: Buffer[] = [];
   let size = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > VALUE_MAX_BYTES) throw tooBig();
-    chunks.push(chunk);
-  }
-  return chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
+  // Events: an async iterator costs more than all the rest of a small request.
+  return new Promise((resolve, reject) => {
+    request.on('data', (chunk: Buffer) => {
+      size += chunk.length;
+      if (size <= VALUE_MAX_BYTES) chunks.push(chunk);
+      else {
+        request.pause();
+        reject(tooBig());
+      }
+    });
+    request.on('end', () => resolve(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks)));
+    request.on('error', reject);
+  });
 }
 
 async function list(store: ShardedStore, params: URLSearchParams): Promise<object> {
@@ -277,11 +321,15 @@ function status({ host, store }: HttpContext): object {
   };
 }
 
-/** Healthy: the host's log works, and every replica runs and knows a leader. */
-function checkHealth(host: NodeHost): { healthy: boolean; problems: string[] } {
+/** Healthy: the host's log works, and a replica of every shard runs and knows a leader. */
+function checkHealth(host: NodeHost, shardCount: number): { healthy: boolean; problems: string[] } {
   const problems: string[] = [];
   if (host.failed !== undefined) problems.push(host.failed.message);
-  for (const shard of host.info().shards) {
+  const { shards } = host.info();
+  if (shards.length < shardCount) {
+    problems.push(`${shardCount - shards.length} of ${shardCount} shards have no replica here; were they removed?`);
+  }
+  for (const shard of shards) {
     if (shard.state !== 'running') problems.push(`shard ${shard.shardId} is ${shard.state}`);
     else if (shard.leaderId === 0) problems.push(`shard ${shard.shardId} has no leader`);
   }
@@ -322,14 +370,23 @@ function sendError(context: HttpContext, request: IncomingMessage, response: Ser
   }
   // What is left of a body that nobody reads would be taken for the next request.
   if (!request.complete) response.setHeader('connection', 'close');
+  const { status: statusCode, body } = describeError(error);
+  if (statusCode === 500) {
+    context.logger.error({ err: error, method: request.method, url: request.url }, 'request failed');
+  }
+  sendJson(response, statusCode, body);
+}
+
+/** What a client is told; 500 for what nobody foresaw. */
+export function describeError(error: unknown): { status: number; body: object } {
   if (error instanceof RequestError) {
-    sendJson(response, error.status, { code: error.code, message: error.message });
-  } else if (DrakkarError.is(error)) {
+    return { status: error.status, body: { code: error.code, message: error.message } };
+  }
+  if (DrakkarError.is(error)) {
     const { code, message, retryable, outcome } = error;
     const statusCode = code === 'ERR_TIMEOUT' ? 504 : code === 'ERR_PAYLOAD_TOO_BIG' ? 413 : 503;
-    sendJson(response, statusCode, { code, message, retryable, outcome });
-  } else {
-    context.logger.error({ err: error, method: request.method, url: request.url }, 'request failed');
-    sendJson(response, 500, { code: 'ERR_INTERNAL', message: 'an unexpected error; the log of this host has more' });
+    return { status: statusCode, body: { code, message, retryable, outcome } };
   }
+  const message = 'an unexpected error; the log of this host has more';
+  return { status: 500, body: { code: 'ERR_INTERNAL', message } };
 }

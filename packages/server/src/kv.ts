@@ -5,7 +5,12 @@ import { DrakkarError, type NodeHost } from 'drakkar';
 import { Operation, encodeCommand } from './commands.ts';
 import type { Found, Listed } from './store.ts';
 
+/** Time for one request, unless it says otherwise; the host's own default is the same. */
+export const TIMEOUT_MS = 5000;
 const RETRY_MS = 25;
+
+/** Told once: an error, or the answer of the write. */
+export type Done = (error: unknown, answer: number) => void;
 
 export interface Deadline {
   /** Milliseconds left. */
@@ -54,6 +59,35 @@ export class ShardedStore {
     return this.write(key, encodeCommand(Operation.DeleteIf, key, undefined, version), deadline);
   }
 
+  /** `put` in the default time, without a promise. */
+  putThen(key: string, value: Uint8Array, done: Done): void {
+    this.writeThen(key, encodeCommand(Operation.Put, key, value), done);
+  }
+
+  deleteThen(key: string, done: Done): void {
+    this.writeThen(key, encodeCommand(Operation.Delete, key), done);
+  }
+
+  private writeThen(key: string, command: Uint8Array, done: Done): void {
+    const deadline = deadlineIn(TIMEOUT_MS);
+    const onError = (error: unknown): void => {
+      if (!isSafeToRepeat(error)) done(error, 0);
+      else
+        this.write(key, command, deadline).then(
+          (answer) => done(null, answer),
+          (last: unknown) => done(last, 0),
+        );
+    };
+    try {
+      this.host.proposeCallback(this.shardOf(key), command, (error, answer) => {
+        if (error === null) done(null, answer as number);
+        else onError(error);
+      });
+    } catch (error) {
+      onError(error);
+    }
+  }
+
   private async write(key: string, command: Uint8Array, deadline: Deadline): Promise<number> {
     const shardId = this.shardOf(key);
     return (await untilDeadline(deadline, (timeoutMs) => this.host.propose(shardId, command, { timeoutMs }))) as number;
@@ -86,14 +120,17 @@ export class ShardedStore {
   }
 }
 
+function isSafeToRepeat(error: unknown): boolean {
+  return DrakkarError.is(error) && error.retryable && error.outcome === 'not-applied';
+}
+
 /** Tries until the deadline, again only after errors that say that nothing was done. */
 async function untilDeadline<T>(deadline: Deadline, attempt: (timeoutMs: number) => Promise<T>): Promise<T> {
   for (;;) {
     try {
       return await attempt(Math.max(1, deadline.leftMs()));
     } catch (error) {
-      const isSafe = DrakkarError.is(error) && error.retryable && error.outcome === 'not-applied';
-      if (!isSafe || deadline.leftMs() <= RETRY_MS) throw error;
+      if (!isSafeToRepeat(error) || deadline.leftMs() <= RETRY_MS) throw error;
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
   }

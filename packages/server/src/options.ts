@@ -8,6 +8,10 @@ export interface ServerOptions {
   readonly http: string;
   /** Directory for exported snapshots; without it none are made. */
   readonly exportDir?: string;
+  /** Its replicas are added to shards that run already. */
+  readonly join?: boolean;
+  /** `POST /members` changes who belongs to the shards. */
+  readonly admin?: boolean;
   readonly shards: number;
   readonly rttMs: number;
   readonly electionRtt: number;
@@ -65,6 +69,11 @@ export function readOptions(args: readonly string[]): ServerOptions {
     .requiredOption('--peers <list>', 'all hosts, this one included: 1=host:port,2=host:port,3=host:port', peerList)
     .option('--http <address>', 'where to serve HTTP', hostPort, '127.0.0.1:8080')
     .option('--export-dir <path>', 'where POST /export puts exported snapshots; without it there is no /export')
+    .option(
+      '--join',
+      "this host's replicas are added to running shards (drakkar member add); --peers names this host alone then",
+    )
+    .option('--admin', 'serve POST /members: whoever reaches the HTTP address may add and remove hosts')
     .option('--shards <n>', 'shards that the keys are spread over; must not change later', wholeNumber(1, 1024), 4)
     .option('--rtt-ms <n>', 'length of a tick in milliseconds', wholeNumber(1, 10_000), 20)
     .option('--election-rtt <n>', 'ticks without a leader before an election', wholeNumber(11, 100_000), 40)

@@ -3,8 +3,9 @@ import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { NodeHost, type TlsOptions } from 'drakkar';
 import type { Logger } from 'pino';
+import { openFastLane, type FastLane } from './fast-lane.ts';
 import { createHttpServer } from './http.ts';
-import { ShardedStore } from './kv.ts';
+import { ShardedStore, TIMEOUT_MS } from './kv.ts';
 import type { ServerOptions } from './options.ts';
 import { Store } from './store.ts';
 
@@ -24,6 +25,7 @@ export async function startServer(options: ServerOptions, logger: Logger): Promi
     dir: options.dir,
     raftAddress: options.peers[options.replicaId],
     rttMs: options.rttMs,
+    timeoutMs: TIMEOUT_MS,
     logger,
     ...tlsOf(options),
   });
@@ -33,7 +35,7 @@ export async function startServer(options: ServerOptions, logger: Logger): Promi
         {
           shardId,
           replicaId: options.replicaId,
-          members: options.peers,
+          members: options.join === true ? 'join' : options.peers,
           electionRtt: options.electionRtt,
           snapshotEntries: options.snapshotEntries,
         },
@@ -44,9 +46,22 @@ export async function startServer(options: ServerOptions, logger: Logger): Promi
     host.on('replicaFailed', ({ shardId, error }) => logger.error({ shardId, err: error }, 'replica failed'));
     const store = new ShardedStore(host, options.shards);
     const { exportDir } = options;
-    const http = createHttpServer({ host, store, logger, ...(exportDir === undefined ? {} : { exportDir }) });
+    const counters = { requests: 0, errors: 0 };
+    const http = createHttpServer({
+      host,
+      store,
+      logger,
+      counters,
+      ...(exportDir === undefined ? {} : { exportDir }),
+      isAdmin: options.admin === true,
+    });
+    const lane = openFastLane(http, {
+      store,
+      counters,
+      onError: (error, { method, key }) => logger.error({ err: error, method, key }, 'request failed'),
+    });
     const url = await listen(http, options.http);
-    return { host, url, close: () => shutDown(host, http, logger) };
+    return { host, url, close: () => shutDown(host, http, lane, logger) };
   } catch (error) {
     await host.close();
     throw error;
@@ -76,10 +91,14 @@ function listen(server: Server, address: string): Promise<string> {
 }
 
 /** New requests are refused, those under way may end, leaderships move on; then everything is closed. */
-async function shutDown(host: NodeHost, http: Server, logger: Logger): Promise<void> {
+async function shutDown(host: NodeHost, http: Server, lane: FastLane, logger: Logger): Promise<void> {
   const drained = new Promise<void>((resolve) => http.close(() => resolve()));
   http.closeIdleConnections();
-  const timer = setTimeout(() => http.closeAllConnections(), DRAIN_MS);
+  lane.close();
+  const timer = setTimeout(() => {
+    http.closeAllConnections();
+    lane.destroy();
+  }, DRAIN_MS);
   await Promise.all([drained, handOver(host)]);
   clearTimeout(timer);
   await host.close();

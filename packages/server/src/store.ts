@@ -2,6 +2,7 @@
  * The state machine of one shard: keys with values and versions, in memory. Deterministic; its digest does not depend on the
  * order of the keys and is kept up to date by every write.
  */
+import { crc32 } from 'node:zlib';
 import type { Entry, StateMachine } from 'drakkar';
 import { HEADER_BYTES, Operation, conflict } from './commands.ts';
 
@@ -29,7 +30,8 @@ export type Query =
 const RECORD_BYTES = 16;
 const CHUNK_BYTES = 128 * 1024;
 
-const decoder = new TextDecoder();
+/** A mark at the beginning is a part of the key here as it is where entries are applied. */
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 const encoder = new TextEncoder();
 
 export class Store implements StateMachine<Query, Found | Listed[] | undefined> {
@@ -42,14 +44,13 @@ export class Store implements StateMachine<Query, Found | Listed[] | undefined> 
 
   private applyOne(entry: Entry): number {
     const { bytes, offset, lengthBytes } = entry;
-    const view = new DataView(bytes.buffer, bytes.byteOffset + offset, lengthBytes);
-    const operation = view.getUint8(0);
-    const keyEnd = offset + HEADER_BYTES + view.getUint16(2, true);
-    const key = decoder.decode(bytes.subarray(offset + HEADER_BYTES, keyEnd));
+    const operation = bytes[offset];
+    const keyEnd = offset + HEADER_BYTES + (bytes[offset + 2] | (bytes[offset + 3] << 8));
+    const key = textAt(bytes, offset + HEADER_BYTES, keyEnd);
     const current = this.items.get(key);
     const isConditional = operation === Operation.PutIf || operation === Operation.DeleteIf;
     const version = current?.version ?? 0;
-    if (isConditional && view.getFloat64(4, true) !== version) return conflict(version);
+    if (isConditional && expectedVersion(bytes, offset) !== version) return conflict(version);
     if (operation === Operation.Delete || operation === Operation.DeleteIf) {
       if (current === undefined) return 0;
       this.items.delete(key);
@@ -140,10 +141,20 @@ export class Store implements StateMachine<Query, Found | Listed[] | undefined> 
   }
 }
 
-/** FNV-1a over key, value and version. */
+/** Entries mostly share their memory: one view serves them all, whatever their shard. */
+let view: Buffer<ArrayBufferLike> = Buffer.alloc(0);
+
+function textAt(bytes: Uint8Array, start: number, end: number): string {
+  if (view.buffer !== bytes.buffer) view = Buffer.from(bytes.buffer);
+  return view.toString('utf8', bytes.byteOffset + start, bytes.byteOffset + end);
+}
+
+function expectedVersion(bytes: Uint8Array, offset: number): number {
+  return new DataView(bytes.buffer, bytes.byteOffset + offset).getFloat64(4, true);
+}
+
+/** Over key, value and version. */
 function hashOf(key: string, value: Uint8Array, version: number): number {
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
-  for (let i = 0; i < value.length; i++) hash = Math.imul(hash ^ value[i], 0x01000193);
+  const hash = crc32(value, crc32(key));
   return Math.imul(hash ^ (version % 0x1_0000_0000), 0x01000193) >>> 0;
 }

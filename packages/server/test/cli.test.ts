@@ -81,6 +81,12 @@ before(async () => {
   ({ dir: exported, index: exportedIndex } = answer);
   assert.ok(exported.startsWith(exportsDir));
   assert.equal(json(1, 'snapshot', 'export', '--shard', '9', '--url', server.url).code, 'ERR_SHARD_NOT_FOUND');
+  const members = json(0, 'member', 'list', server.url);
+  assert.deepEqual(members.shards[0].voters, { 1: '127.0.0.1:26101' });
+  assert.match(drakkar('member', 'list', server.url).stdout, /^2 +1 +127\.0\.0\.1:26101 +voter, leads +-$/m);
+  const refused = drakkar('member', 'remove', '--url', server.url, '--replica-id', '9');
+  assert.equal(refused.status, 1);
+  assert.match(refused.stderr, /does not change members; start it with --admin/);
   for (let i = 20; late === ''; i++) if ((await put(`key-${i}`)) === 1) late = `key-${i}`;
 
   assert.equal(json(1, 'wal', 'verify', dir).code, 'ERR_DIR_LOCKED', 'a running host is left alone');
@@ -100,10 +106,14 @@ function copyOf(name: string): string {
 test('--help tells the commands, and each command its flags', () => {
   const help = drakkar('--help');
   assert.equal(help.status, 0);
-  for (const command of ['info', 'wal', 'snapshot', 'checkdisk', 'bench'])
+  for (const command of ['info', 'member', 'wal', 'snapshot', 'checkdisk', 'bench'])
     assert.match(help.stdout, new RegExp(`^  ${command} `, 'm'));
   const commands = [
     ['info'],
+    ['member', 'list'],
+    ['member', 'add'],
+    ['member', 'promote'],
+    ['member', 'remove'],
     ['wal', 'verify'],
     ['wal', 'dump'],
     ['snapshot', 'verify'],
@@ -131,6 +141,12 @@ const wrong: [what: string, args: string[], message: RegExp][] = [
   ],
   ['an export from nowhere', ['snapshot', 'export', '--shard', '1'], /give --url, or --dir with --to/],
   ['an export to nowhere', ['snapshot', 'export', '--shard', '1', '--dir', 'x'], /--dir and --to go together/],
+  ['a member without an address', ['member', 'add', '--url', 'http://a:1', '--replica-id', '4'], /--address/],
+  [
+    'a role that is none',
+    ['member', 'add', '--url', 'http://a:1', '--replica-id', '4', '--address', 'b:1', '--role', 'king'],
+    /Expected one of voter, non-voting, witness/,
+  ],
   ['a URL that is none', ['snapshot', 'export', '--shard', '1', '--url', 'host'], /Expected a URL/],
 ];
 for (const [what, args, message] of wrong) {

@@ -8,6 +8,7 @@ import { after, before, test } from 'node:test';
 import { pino } from 'pino';
 import { readOptions } from '../src/options.ts';
 import { startServer, type RunningServer } from '../src/server.ts';
+import { Store } from '../src/store.ts';
 
 const RAFT = '127.0.0.1:17431';
 const root = mkdtempSync(join(tmpdir(), 'drakkar-http-'));
@@ -15,7 +16,7 @@ let server: RunningServer;
 
 before(async () => {
   const flags = ['--dir', join(root, 'host'), '--replica-id', '1', '--peers', `1=${RAFT}`, '--http', '127.0.0.1:0'];
-  server = await startServer(readOptions([...flags, '--election-rtt', '11']), pino({ level: 'silent' }));
+  server = await startServer(readOptions([...flags, '--election-rtt', '11', '--admin']), pino({ level: 'silent' }));
   for (let shardId = 1; shardId <= 4; shardId++) await server.host.whenReady(shardId, { timeoutMs: 30_000 });
 });
 
@@ -130,9 +131,30 @@ test('status, health and metrics', async () => {
   assert.equal(shards.length, 4);
   assert.ok(shards.every(({ leaderId, digest }) => leaderId === 1 && typeof digest.hash === 'number'));
   assert.deepEqual((await call('GET', '/healthz')).json, { healthy: true, problems: [] });
+  const id = 4;
+  await server.host.stopReplica(id);
+  const unhealthy = await call('GET', '/healthz');
+  assert.equal(unhealthy.status, 503);
+  assert.match(unhealthy.text, /1 of 4 shards have no replica here/);
+  await server.host.startReplica({ shardId: id, replicaId: 1, electionRtt: 11 }, () => new Store());
+  await server.host.whenReady(id, { timeoutMs: 30_000 });
   const metrics = await call('GET', '/metrics');
   assert.match(metrics.text, /^drakkar_raft_leader\{shard="1",replica="1"\} 1$/m);
   assert.match(metrics.text, /^drakkar_http_requests_total \d+$/m);
+});
+
+test('members come and go, with what was asked for', async () => {
+  const added = await call('POST', '/members?action=add&shard=2&replica=9&address=127.0.0.1:17432&role=non-voting');
+  assert.equal(added.status, 200, added.text);
+  const membership = (): Record<string, unknown> =>
+    server.host.shardInfo(2).membership as unknown as Record<string, unknown>;
+  assert.deepEqual(membership()['nonVotings'], { 9: '127.0.0.1:17432' });
+  assert.equal(membership()['configChangeIndex'], added.json.configChangeIndex);
+  const early = await call('POST', '/members?action=promote&shard=2&replica=9');
+  assert.deepEqual([early.status, early.json.code, early.json.retryable], [503, 'ERR_CONFIG_CHANGE_PENDING', true]);
+  const removed = await call('POST', '/members?action=remove&shard=2&replica=9');
+  assert.equal(removed.status, 200, removed.text);
+  assert.deepEqual([membership()['nonVotings'], membership()['removed']], [{}, [9]]);
 });
 
 const bad: [
@@ -153,6 +175,19 @@ const bad: [
   ['a limit too large', 'GET', '/kv?limit=100000', {}, 400, 'ERR_PARAMETER'],
   ['a word for a deadline', 'GET', '/kv/a?timeoutMs=soon', {}, 400, 'ERR_PARAMETER'],
   ['a malformed condition', 'DELETE', '/kv/a', { 'if-match': 'W/"x"' }, 400, 'ERR_CONDITION'],
+  ['another method for members', 'GET', '/members?action=remove&shard=1&replica=9', {}, 405, 'ERR_METHOD'],
+  ['no action for members', 'POST', '/members?shard=1&replica=9', {}, 400, 'ERR_PARAMETER'],
+  ['no shard for members', 'POST', '/members?action=remove&replica=9', {}, 400, 'ERR_PARAMETER'],
+  ['no replica for members', 'POST', '/members?action=remove&shard=1', {}, 400, 'ERR_PARAMETER'],
+  ['a member without an address', 'POST', '/members?action=add&shard=1&replica=9', {}, 400, 'ERR_INVALID_OPTION'],
+  [
+    'the removal of the only voter',
+    'POST',
+    '/members?action=remove&shard=1&replica=1',
+    {},
+    503,
+    'ERR_CONFIG_CHANGE_REFUSED',
+  ],
   ['two conditions', 'DELETE', '/kv/a', { 'if-match': '1', 'if-none-match': '*' }, 400, 'ERR_CONDITION'],
 ];
 

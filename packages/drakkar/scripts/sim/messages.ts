@@ -3,7 +3,7 @@ import type { CrashPointReport, DamagePointReport, FaultKind, SimulationReport }
 
 export interface Job {
   readonly id: number;
-  readonly kind: 'seed' | 'crash-points' | 'damage';
+  readonly kind: 'seed' | 'crash-points' | 'damage' | 'walk';
   readonly seed: number;
   readonly operations?: number | undefined;
   readonly faults?: readonly FaultKind[] | undefined;
@@ -15,7 +15,10 @@ export type Outcome = Omit<SimulationReport, 'trace'> &
   Partial<Pick<CrashPointReport, 'states'>> &
   Partial<Pick<DamagePointReport, 'damages' | 'refused'>> & { readonly rssBytes?: number };
 
+/** All that a walk of the cores says of itself. */
+export type Verdict = Pick<Outcome, 'failure'>;
+
 export interface Answer {
   readonly id: number;
-  readonly outcome: Outcome;
+  readonly outcome: Outcome | Verdict;
 }

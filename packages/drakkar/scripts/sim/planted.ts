@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PLANTS, type Plant } from './plants.ts';
 import { Pool, WorkerFailure } from './pool.ts';
-import type { Job } from './messages.ts';
+import type { Job, Verdict } from './messages.ts';
 import { WORKER, endProgress, progress } from './report.ts';
 
 const HOME = fileURLToPath(new URL('../..', import.meta.url));
@@ -63,7 +63,7 @@ export async function runPlanted({ only, from, json }: PlantedOptions): Promise<
 
 async function ruleBrokenBy(pool: Pool, job: Omit<Job, 'id'>): Promise<string | undefined> {
   try {
-    return (await pool.run(job)).failure?.rule;
+    return (await pool.run<Verdict>(job)).failure?.rule;
   } catch (error) {
     if (!(error instanceof WorkerFailure)) throw error;
     return 'the process died or hung';
@@ -77,7 +77,8 @@ class Baseline {
   private readonly known = new Map<string, Promise<boolean>>();
 
   passes(job: Omit<Job, 'id'>): Promise<boolean> {
-    const key = `${job.kind} ${job.seed} ${job.faults?.join(',') ?? ''}`;
+    const { kind, seed, faults = [], operations = '' } = job;
+    const key = `${kind} ${seed} ${faults.join(',')} ${operations}`;
     let answer = this.known.get(key);
     if (answer === undefined) {
       answer = ruleBrokenBy(this.pool, job).then((rule) => {
@@ -99,11 +100,12 @@ async function hunt(plant: Plant, dir: string, from: number, baseline: Baseline)
   apply(plant, dir);
   const pool = new Pool(join(dir, 'scripts/sim/worker.ts'), 1, SEED_TIMEOUT_MS);
   const kind = plant.kind ?? 'seed';
-  const most = kind === 'seed' ? SEEDS_MAX : CRASH_POINT_SEEDS_MAX;
+  const most = kind === 'crash-points' ? CRASH_POINT_SEEDS_MAX : SEEDS_MAX;
   try {
     for (let tried = 1; tried <= most; tried++) {
       progress(`${plant.name}: seed ${tried}`);
-      const job = { kind, seed: from + tried - 1, faults: plant.faults } as const;
+      const { faults, operations } = plant;
+      const job = { kind, seed: from + tried - 1, faults, operations } as const;
       const rule = await ruleBrokenBy(pool, job);
       if (rule !== undefined && (await baseline.passes(job))) return { name: plant.name, seeds: tried, by: rule };
     }
@@ -115,7 +117,8 @@ async function hunt(plant: Plant, dir: string, from: number, baseline: Baseline)
 }
 
 function copySources(dir: string): void {
-  for (const part of ['src', 'scripts', 'package.json']) cpSync(join(HOME, part), join(dir, part), { recursive: true });
+  const parts = ['src', 'scripts', 'test/raft', 'package.json'];
+  for (const part of parts) cpSync(join(HOME, part), join(dir, part), { recursive: true });
 }
 
 export function apply(plant: Plant, dir: string): void {

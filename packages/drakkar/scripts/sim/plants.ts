@@ -7,10 +7,12 @@ export interface Plant {
   readonly file: string;
   readonly from: string;
   readonly to: string;
-  /** How it is hunted. Default: by seeds. */
-  readonly kind?: 'seed' | 'crash-points';
+  /** How it is hunted: whole hosts, every file operation, or walks of the cores alone for what needs a rare order of events. */
+  readonly kind?: 'seed' | 'crash-points' | 'walk';
   /** Default: a mix by the seed. */
   readonly faults?: readonly FaultKind[];
+  /** Default: by the seed. */
+  readonly operations?: number;
 }
 
 export const PLANTS: readonly Plant[] = [
@@ -38,6 +40,7 @@ export const PLANTS: readonly Plant[] = [
     file: 'raft/election.ts',
     from: 'return message.logTerm > lastTerm || (message.logTerm === lastTerm && message.logIndex >= lastIndex);',
     to: 'return message.logIndex >= lastIndex;',
+    kind: 'walk',
   },
   {
     name: 'quorum-of-half',
@@ -46,11 +49,10 @@ export const PLANTS: readonly Plant[] = [
     to: 'return Math.max(1, voters >>> 1);',
   },
   {
-    name: 'own-vote-counts-at-once',
+    name: 'a-refusal-counts-as-a-vote',
     file: 'raft/election.ts',
-    from: '  raft.votes = [];\n  raft.persistIfDirty();',
-    to: '  raft.votes = [];\n  raft.votes[raft.selfSlot] = true;\n  raft.persistIfDirty();',
-    kind: 'seed',
+    from: 'raft.votes[slot] ??= !message.rejected;',
+    to: 'raft.votes[slot] ??= true;',
   },
   // Commitment.
   {
@@ -58,6 +60,7 @@ export const PLANTS: readonly Plant[] = [
     file: 'raft/leading.ts',
     from: 'if (index > raft.commitIndex && raft.termStartIndex > 0 && index >= raft.termStartIndex) raft.commitIndex = index;',
     to: 'if (index > raft.commitIndex) raft.commitIndex = index;',
+    kind: 'walk',
   },
   {
     name: 'leader-counts-what-it-has-not-flushed',
@@ -70,6 +73,7 @@ export const PLANTS: readonly Plant[] = [
     file: 'raft/following.ts',
     from: 'const commit = Math.min(commitIndex, raft.verifiedIndex);',
     to: 'const commit = Math.min(commitIndex, raft.log.lastIndex);',
+    kind: 'walk',
   },
   {
     name: 'heartbeat-commit-beyond-match',
@@ -113,12 +117,14 @@ export const PLANTS: readonly Plant[] = [
     file: 'raft/writes.ts',
     from: '      if (this.indexes[slot] > index) this.indexes[slot] = index;',
     to: '',
+    kind: 'walk',
   },
   {
     name: 'truncation-leaves-the-durable-index',
     file: 'raft/writes.ts',
     from: '    if (this.durableIndex > index) this.durableIndex = index;',
     to: '',
+    kind: 'walk',
   },
   {
     name: 'previous-term-not-compared',
@@ -181,6 +187,7 @@ export const PLANTS: readonly Plant[] = [
     file: 'raft/leading.ts',
     from: 'if (message.hint > 0) confirmRound(raft, member, message.hint);',
     to: 'confirmRound(raft, member, raft.reads.round);',
+    kind: 'walk',
   },
   {
     name: 'reads-before-they-are-applied',
@@ -513,5 +520,20 @@ export const PLANTS: readonly Plant[] = [
     from: "  else if (raft.role === 'follower') changeLeader(raft, 0);\n",
     to: '',
     faults: ['membership', 'isolate-leader', 'crash', 'pause'],
+  },
+  // Upgrades.
+  {
+    name: 'writes-a-format-that-others-have-not-enabled',
+    file: 'engine/formats.ts',
+    from: 'format = Math.min(format, this.enabledOn(peer));',
+    to: 'format = Math.max(format, this.enabledOn(peer));',
+    faults: ['upgrade', 'enable-format'],
+  },
+  {
+    name: 'enabled-format-is-forgotten',
+    file: 'engine/directory.ts',
+    from: 'format: known?.format ?? FORMAT_OLDEST,',
+    to: 'format: FORMAT_OLDEST,',
+    faults: ['upgrade', 'enable-format'],
   },
 ];

@@ -1,7 +1,7 @@
 /** Worker processes, one for each core, each with one job at a time. */
 import { fork, type ChildProcess } from 'node:child_process';
 import { availableParallelism } from 'node:os';
-import type { Answer, Job, Outcome } from './messages.ts';
+import type { Answer, Job, Outcome, Verdict } from './messages.ts';
 
 /** A seed takes a fraction of a second; one that takes this long hangs. */
 export const JOB_TIMEOUT_MS = 300_000;
@@ -12,7 +12,7 @@ export class WorkerFailure extends Error {}
 
 interface Waiting {
   readonly job: Omit<Job, 'id'>;
-  readonly resolve: (outcome: Outcome) => void;
+  readonly resolve: (outcome: Outcome | Verdict) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -34,9 +34,9 @@ export class Pool {
     this.node = node;
   }
 
-  run(job: Omit<Job, 'id'>): Promise<Outcome> {
+  run<T extends Verdict = Outcome>(job: Omit<Job, 'id'>): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.waiting.push({ job, resolve, reject });
+      this.waiting.push({ job, resolve: resolve as Waiting['resolve'], reject });
       this.next();
     });
   }

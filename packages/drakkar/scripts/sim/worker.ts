@@ -1,9 +1,22 @@
 /** Runs one seed after the other for the command that forked it. Also runs from a copy of the sources with a planted bug. */
 import { StoreWorkload, crashPoints, damagePoints, simulate } from '../../src/sim/index.ts';
-import type { Answer, Job, Outcome } from './messages.ts';
+import { Violation } from '../../src/sim/violation.ts';
+import { walk } from '../../test/raft/walk.ts';
+import type { Answer, Job, Outcome, Verdict } from './messages.ts';
 
-async function run(job: Job): Promise<Outcome> {
+function verdictOfWalk(seed: number): Verdict {
+  try {
+    walk(seed);
+    return { failure: undefined };
+  } catch (error) {
+    if (error instanceof Violation) return { failure: { kind: error.kind, rule: error.rule, message: error.message } };
+    return { failure: { kind: 'crash', rule: 'no replica fails by itself', message: String(error) } };
+  }
+}
+
+async function run(job: Job): Promise<Outcome | Verdict> {
   const { seed, operations, faults, every } = job;
+  if (job.kind === 'walk') return verdictOfWalk(seed);
   const options = {
     seed,
     ...(operations === undefined ? {} : { operations }),

@@ -11,3 +11,5 @@ export {
 } from './state-machine.ts';
 export type { StateMachinePlace } from './machine-bench.ts';
 export { registryCompliance, type CreateRegistry } from './registry.ts';
+export { transportCompliance, type TransportSuite } from './transport.ts';
+export type { CreateTransport } from './transport-bench.ts';

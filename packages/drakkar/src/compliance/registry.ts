@@ -1,6 +1,7 @@
 /** The contract of `Registry` as cases: two hosts of it on machines in memory find each other, and nobody else. */
 import { MemoryMachines } from '../env/memory/index.ts';
 import type { Registry, RegistryContext } from '../registry/registry.ts';
+import { FORMAT_NEWEST } from '../wire/formats.ts';
 import type { HostIdentity } from '../transport/transport.ts';
 import { expect, expectEqual, type ComplianceCase } from './cases.ts';
 
@@ -18,6 +19,7 @@ function identityOf(number: number, startCounter: number): HostIdentity {
     directoryLow: number,
     startCounter,
     earlierStarts: [],
+    newestFormat: FORMAT_NEWEST,
   };
 }
 

@@ -9,14 +9,17 @@ export interface Bootstrap {
   readonly isWitness: boolean;
   /** It was removed from its shard: it neither runs nor votes again, and its data may go. */
   readonly isRemoved: boolean;
+  /** Its operator gave it up, whatever the shard thinks of it: this much is remembered, so that it never comes back. Set only with `isRemoved`. */
+  readonly isGivenUp: boolean;
 }
 
 /** JSON, as UTF-8: a membership with flags. Those that are not set are left out. */
-export function encodeBootstrap({ initial, hasJoined, isWitness, isRemoved }: Bootstrap): Uint8Array {
+export function encodeBootstrap({ initial, hasJoined, isWitness, isRemoved, isGivenUp }: Bootstrap): Uint8Array {
   const flags = {
     ...(hasJoined ? { j: true } : {}),
     ...(isWitness ? { o: true } : {}),
     ...(isRemoved ? { x: true } : {}),
+    ...(isGivenUp ? { g: true } : {}),
   };
   return new TextEncoder().encode(JSON.stringify({ ...imageOf(initial), ...flags }));
 }
@@ -25,6 +28,6 @@ export function encodeBootstrap({ initial, hasJoined, isWitness, isRemoved }: Bo
 export function decodeBootstrap(bytes: Uint8Array): Bootstrap {
   const image = readJson(bytes);
   const initial = membershipOf(image);
-  const { j, o, x } = image as { j?: unknown; o?: unknown; x?: unknown };
-  return { initial, hasJoined: j === true, isWitness: o === true, isRemoved: x === true };
+  const { j, o, x, g } = image as { j?: unknown; o?: unknown; x?: unknown; g?: unknown };
+  return { initial, hasJoined: j === true, isWitness: o === true, isRemoved: x === true, isGivenUp: g === true };
 }

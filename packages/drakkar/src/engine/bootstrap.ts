@@ -15,7 +15,7 @@ import type { StateMachineFactory } from '../rsm/state-machine.ts';
 import { meansHost } from '../transport/target.ts';
 import type { HostIdentity } from '../transport/transport.ts';
 import type { Engine } from './engine.ts';
-import { connectMembers, removedError } from './membership.ts';
+import { connectMembers, givenUpError, removedError } from './membership.ts';
 import { Replica, type ReplicaSettings } from './replica.ts';
 import { ReplicaOutbox } from './replica-outbox.ts';
 import { restoreState } from './restore.ts';
@@ -148,7 +148,9 @@ function findOrigin(engine: Engine, start: ReplicaStart): Origin {
     hasJoined,
     isWitness,
     isRemoved,
+    isGivenUp: wasGivenUp,
   } = engine.interned.bootstrap(known.state.bootstrap);
+  if (wasGivenUp) throw givenUpError(shardId, known.state.replicaId);
   if (isRemoved) throw removedError(shardId, known.state.replicaId);
   if (known.state.replicaId !== replicaId) {
     throw new DrakkarError(
@@ -196,13 +198,13 @@ function begin(engine: Engine, start: ReplicaStart): Origin {
     );
   }
   if (members === 'join') {
-    const record = { initial: UNKNOWN_MEMBERSHIP, hasJoined: true, isWitness, isRemoved: false };
+    const record = { initial: UNKNOWN_MEMBERSHIP, hasJoined: true, isWitness, isRemoved: false, isGivenUp: false };
     const { bytes, initial } = engine.interned.bootstrapOf(record);
     return { known: undefined, bootstrap: bytes, initial };
   }
   const initial = initialMembership(Object.entries(members).map(([id, address]) => [Number(id), address]));
   checkAddress(initial, start, engine.identity);
-  const record = { initial, hasJoined: false, isWitness: false, isRemoved: false };
+  const record = { initial, hasJoined: false, isWitness: false, isRemoved: false, isGivenUp: false };
   const shared = engine.interned.bootstrapOf(record);
   return { known: undefined, bootstrap: shared.bytes, initial: shared.initial };
 }

@@ -16,13 +16,14 @@ import { countOf, nextStart } from './incarnation.ts';
 import type { DirectoryLock, Env, FileSystem } from '../env/env.ts';
 import type { HostIdentity } from '../transport/transport.ts';
 import { checksum } from '../wire/checksum.ts';
+import { FORMAT_NEWEST, FORMAT_OLDEST } from '../wire/formats.ts';
 import { EARLIER_STARTS_MAX, ENGINES_MAX } from '../wire/limits.ts';
 
-export const DIRECTORY_FORMAT = 1;
 const IDENTITY_FILE = 'identity.json';
 const IDENTITY_MAX_BYTES = 64 * 1024;
 
 export interface IdentityRecord {
+  /** The newest that may stand anywhere in the directory. */
   readonly format: number;
   readonly deploymentId: number;
   readonly hostId: string;
@@ -48,6 +49,10 @@ export interface HostDirectory {
   readonly identity: HostIdentity;
   /** Engines that may hold shards, by number: all of them must run, on however many threads. */
   readonly engines: readonly EnginePaths[];
+  /** The newest format that may stand in it. */
+  readonly format: number;
+  /** From now on, for ever, a newer one may. */
+  enableFormat(format: number): Promise<void>;
   /** Remembers for ever that the directory was rolled back. */
   condemn(newestStart: number): Promise<void>;
   release(): Promise<void>;
@@ -61,6 +66,8 @@ export interface DirectoryOwner {
   readonly hostId: string | undefined;
   /** Others find this host by its id, so that its address may be another one at every start. */
   readonly mayMove: boolean;
+  /** The newest format that it reads. Default: that of this release. */
+  readonly newestFormat?: number | undefined;
 }
 
 /** Locks and checks the directory, making it when it is missing, and raises its start counter. */
@@ -70,15 +77,15 @@ export async function openDirectory(
   owner: DirectoryOwner,
   engineCount = 1,
 ): Promise<HostDirectory> {
-  const { deploymentId, raftAddress } = owner;
+  const { deploymentId, raftAddress, newestFormat = FORMAT_NEWEST } = owner;
   await env.fs.makeDirectory(dir);
   await checkMode(env.fs, dir, 0o077);
   const lock = await takeLock(env.fs, dir);
   try {
-    const known = await readIdentity(env.fs, dir);
+    const known = await readIdentity(env.fs, dir, newestFormat);
     if (known !== undefined) checkIdentity(dir, known, owner);
     let record: IdentityRecord = {
-      format: DIRECTORY_FORMAT,
+      format: known?.format ?? FORMAT_OLDEST,
       deploymentId,
       hostId: known?.hostId ?? owner.hostId ?? randomHex(env, 4),
       directoryId: known?.directoryId ?? randomHex(env, 2),
@@ -88,7 +95,18 @@ export async function openDirectory(
       engines: known?.engines ?? 1,
       rolledBackFrom: 0,
     };
-    await writeIdentity(env.fs, dir, record);
+    // One after the other: each is a change of the one before.
+    let writing = writeIdentity(env.fs, dir, record);
+    const change = (fields: Partial<IdentityRecord>): Promise<void> => {
+      writing = writing
+        .catch(() => {})
+        .then(async () => {
+          await writeIdentity(env.fs, dir, { ...record, ...fields });
+          record = { ...record, ...fields };
+        });
+      return writing;
+    };
+    await writing;
     const engines: EnginePaths[] = [];
     for (let number = 0; number < Math.max(record.engines, engineCount); number++) {
       if (number > 0 && number < record.engines) await checkEngine(env.fs, dir, number);
@@ -99,10 +117,8 @@ export async function openDirectory(
     }
     // Counted when they are there, so that one that is counted and missing was lost.
     if (engines.length > record.engines) {
-      record = { ...record, engines: engines.length };
-      await writeIdentity(env.fs, dir, record);
+      await change({ engines: engines.length });
     }
-    const final = record;
     return {
       identity: {
         deploymentId,
@@ -112,9 +128,14 @@ export async function openDirectory(
         directoryLow: Number.parseInt(record.directoryId.slice(8), 16),
         startCounter: record.startCounter,
         earlierStarts: record.earlierStarts,
+        newestFormat,
       },
       engines,
-      condemn: (newestStart) => writeIdentity(env.fs, dir, { ...final, rolledBackFrom: newestStart }),
+      get format() {
+        return record.format;
+      },
+      enableFormat: (format) => (format > record.format ? change({ format }) : writing),
+      condemn: (newestStart) => change({ rolledBackFrom: newestStart }),
       release: () => lock.release(),
     };
   } catch (error) {
@@ -192,7 +213,11 @@ function checkIdentity(dir: string, known: IdentityRecord, owner: DirectoryOwner
 }
 
 /** Undefined when nothing is there. Throws when it is damaged, foreign or missing where a log is. */
-export async function readIdentity(fs: FileSystem, dir: string): Promise<IdentityRecord | undefined> {
+export async function readIdentity(
+  fs: FileSystem,
+  dir: string,
+  newestFormat: number = FORMAT_NEWEST,
+): Promise<IdentityRecord | undefined> {
   const path = `${dir}/${IDENTITY_FILE}`;
   const stat = await fs.stat(path);
   if (stat === undefined) {
@@ -211,10 +236,10 @@ export async function readIdentity(fs: FileSystem, dir: string): Promise<Identit
     throw corrupt(path, 'it is not readable', cause);
   }
   if (typeof record !== 'object' || record === null || !isCount(record.format)) throw corrupt(path, 'it has no format');
-  if (record.format > DIRECTORY_FORMAT) {
+  if (record.format > newestFormat) {
     throw new DrakkarError(
       'ERR_DIR_FORMAT',
-      `${dir} has format ${record.format}, made by a newer version; this one knows up to ${DIRECTORY_FORMAT}; upgrade`,
+      `${dir} has format ${record.format}, made by a newer version; this one knows up to ${newestFormat}; upgrade`,
     );
   }
   const { checksum: stored, ...fields } = record as IdentityRecord & { checksum?: unknown };

@@ -14,9 +14,16 @@ import type { LogDb, LogSink, RecoveredShard } from '../wal/logdb.ts';
 import type { HostIdentity, InboundSession, Peer, SnapshotHeader, Transport } from '../transport/transport.ts';
 import { rolledBack } from './directory.ts';
 import type { EventSink } from './events.ts';
+import { Formats, type FormatDirectory, type OpenFormats } from './formats.ts';
 import { Inbound } from './inbound.ts';
 import { Incarnations } from './incarnation.ts';
-import { APPLY_BUDGET_MS, LOG_PENDING_BYTES_MAX, PINNED_BYTES_MAX, READ_AHEAD_BYTES } from './limits.ts';
+import {
+  APPLY_BUDGET_MS,
+  APPLY_SLICE_ENTRIES,
+  LOG_PENDING_BYTES_MAX,
+  PINNED_BYTES_MAX,
+  READ_AHEAD_BYTES,
+} from './limits.ts';
 import { Interned } from './interned.ts';
 import { LeaderWaits } from './leader-wait.ts';
 import { fetchBlocks } from './log-reader.ts';
@@ -50,6 +57,10 @@ export interface EngineOptions {
   readonly maxInboundBytes: number;
   readonly identity: HostIdentity;
   readonly trace: Trace;
+  /** What it may read and write; the log looks at it, too. */
+  readonly formats: OpenFormats;
+  /** Of the host's directory, which all its engines share. */
+  readonly directory: FormatDirectory;
   /** Remembers for ever that the directory was rolled back: none of its engines may go on. */
   readonly condemn: (newestStart: number, error: DrakkarError) => Promise<void>;
   /** The log is dead: the host tells the world and closes what is left. */
@@ -69,6 +80,9 @@ export interface EngineCounters {
   imagesShrunk: number;
   /** Times that a shard's writes stood still for an election timeout. */
   diskStalls: number;
+  /** How often a replica learned who leads, itself included, and how often it lost its leader. */
+  leadersFound: number;
+  leadersLost: number;
   /** How often a replica fell silent, and why it woke. */
   quiesced: number;
   readonly woken: Record<quiesce.WakeCause, number>;
@@ -105,6 +119,7 @@ export class Engine implements LogSink {
   readonly random = (): number => this.env.random.u32();
   readonly ticker: Ticker;
   readonly liveness: Liveness;
+  readonly formats: Formats;
   readonly counters: EngineCounters = {
     turns: 0,
     forwardsDropped: 0,
@@ -115,6 +130,8 @@ export class Engine implements LogSink {
     imagesStreamed: 0,
     imagesShrunk: 0,
     diskStalls: 0,
+    leadersFound: 0,
+    leadersLost: 0,
     quiesced: 0,
     woken: { proposal: 0, read: 0, message: 0, operator: 0, 'host-lost': 0, 'host-back': 0 },
   };
@@ -128,6 +145,8 @@ export class Engine implements LogSink {
   readonly guests = new Map<string, number>();
   /** All ways that were asked for and not given up. */
   private readonly peersInUse = new Set<Peer>();
+  /** Of them, those on which nothing is said but where the engines of a host are. */
+  private readonly peersForNews = new Set<Peer>();
   /** What the next turn looks at. */
   private ready: Replica[] = [];
   private touched: Replica[] = [];
@@ -135,11 +154,15 @@ export class Engine implements LogSink {
   /** When the first input of the current turn came, and when the turn began. */
   inputMs = 0;
   turnMs = 0;
+  /** Entries that callers wait for and that this turn may still apply. */
+  applyRoom = 0;
   /** Ticks since the start; deadlines of requests are in it. */
   tickCount = 0;
   private readonly maxInboundBytes: number;
   private readonly pausedSessions = new Set<InboundSession>();
   private durableWaiters: DurableWaiter[] = [];
+  /** By shards that do not run. */
+  private readonly stateWaiters = new Map<number, () => void>();
   private readonly onFailed: (error: DrakkarError) => void;
   private readonly condemn: (newestStart: number, error: DrakkarError) => Promise<void>;
   readonly startedMs: number;
@@ -158,6 +181,7 @@ export class Engine implements LogSink {
     this.maxInboundBytes = options.maxInboundBytes;
     this.ticker = new Ticker(this, options.tickMs);
     this.liveness = new Liveness(this);
+    this.formats = new Formats(this, options.formats, options.directory);
     this.identity = options.identity;
     this.trace = options.trace;
     this.startedMs = options.env.clock.nowMs();
@@ -178,6 +202,7 @@ export class Engine implements LogSink {
       this,
       (shardId) => this.replicas.get(shardId)?.raft.log.blocks() ?? this.parked.get(shardId)?.blocks ?? [],
     );
+    this.formats.settle();
     await this.transport.start({
       onFrame: (from, slab, offset, lengthBytes) => this.onFrame(from, slab, offset, lengthBytes),
       onSessionEnd: (from) => {
@@ -209,7 +234,11 @@ export class Engine implements LogSink {
   /** The way to the engine of a host that the shard lives in, for as long as a member lives there or the host is a guest. */
   peerAt(target: string, shardId: number): Peer {
     const peer = this.transport.peer(target, shardId);
-    this.peersInUse.add(peer);
+    if (!this.peersInUse.has(peer) || this.peersForNews.has(peer)) {
+      this.peersInUse.add(peer);
+      this.peersForNews.delete(peer);
+      this.formats.settle();
+    }
     return peer;
   }
 
@@ -236,12 +265,24 @@ export class Engine implements LogSink {
     }
     for (const peer of this.peersInUse) {
       const { address, engine = 0 } = peer;
-      if (used.has(peer) || this.guests.has(address) || (engine === 0 && hosts.has(address))) continue;
+      if (used.has(peer) || this.guests.has(address)) continue;
+      if (engine === 0 && hosts.has(address)) {
+        this.peersForNews.add(peer);
+        continue;
+      }
       this.peersInUse.delete(peer);
+      this.peersForNews.delete(peer);
       this.liveness.forget(peer);
+      this.formats.forget(peer);
       this.outbound.forget(peer);
-      this.transport.release(peer);
+      this.transport.release(address, engine);
     }
+    this.formats.settle();
+  }
+
+  /** Whom this engine talks to. */
+  *peers(): IterableIterator<Peer> {
+    for (const peer of this.peersInUse) if (!this.peersForNews.has(peer)) yield peer;
   }
 
   /** Waits until what the replica wrote is durable, then forgets it. Its part of the log stays. */
@@ -324,6 +365,7 @@ export class Engine implements LogSink {
     // What is committed is applied first: the answered callers' next proposals go out in this same turn.
     this.turnMs = this.env.clock.nowMs();
     const deadline = this.turnMs + APPLY_BUDGET_MS;
+    this.applyRoom = APPLY_SLICE_ENTRIES;
     const maySeal = this.log.pendingBytes < LOG_PENDING_BYTES_MAX && !this.log.isFull;
     for (let i = 0; i < ready.length; i++) {
       const replica = ready[i];
@@ -419,6 +461,18 @@ export class Engine implements LogSink {
 
   stateDurable(shardId: number): void {
     this.writeDurable(shardId, undefined);
+    if (this.stateWaiters.size > 0) this.stateWaiters.get(shardId)?.();
+  }
+
+  /** Resolves when the next state record of a shard that does not run is durable, or when it never will be. */
+  whenStateDurable(shardId: number): Promise<void> {
+    if (this.failure !== undefined) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.stateWaiters.set(shardId, () => {
+        this.stateWaiters.delete(shardId);
+        resolve();
+      });
+    });
   }
 
   private writeDurable(shardId: number, place: BlockPlace | undefined): void {
@@ -500,6 +554,7 @@ export class Engine implements LogSink {
     this.ticker.stop();
     for (const replica of this.replicas.values()) this.failReplica(replica, error);
     for (const waiter of this.durableWaiters.splice(0)) waiter.resolve();
+    for (const wake of [...this.stateWaiters.values()]) wake();
   }
 
   /** Peers know of a start of this directory that it does not remember: nothing it promised can be relied on (fault F19). */
@@ -536,6 +591,7 @@ export class Engine implements LogSink {
 
   private peerUp(peer: Peer): void {
     this.events.emit('peerUp', { address: peer.address });
+    this.formats.peerUp(peer);
     this.snapshots.peerUp(peer);
     this.forEachMemberAt(peer, (replica, replicaId) => {
       this.incarnations.meet(replica, replicaId, peer);

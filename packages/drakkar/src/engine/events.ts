@@ -65,6 +65,8 @@ export interface HostEventMap {
   engineFailed: { readonly engine: number; readonly error: DrakkarError };
   /** No log can be written any more: the host has stopped all its shards. */
   hostFailed: { readonly error: DrakkarError };
+  /** What is written may be in this format from now on: an older release cannot take the directory over any more. */
+  formatEnabled: { readonly format: number };
   /** `close` was called: replicas stop next. */
   hostClosing: { readonly dir: string };
 }
@@ -96,6 +98,7 @@ const NAMES: Record<keyof HostEventMap, true> = {
   diskRoom: true,
   engineFailed: true,
   hostFailed: true,
+  formatEnabled: true,
   hostClosing: true,
 };
 export const HOST_EVENTS: readonly (keyof HostEventMap)[] = Object.keys(NAMES) as (keyof HostEventMap)[];

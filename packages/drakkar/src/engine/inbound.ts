@@ -21,7 +21,15 @@ import {
   writeBlockHeader,
 } from '../wire/block.ts';
 import { EntryType, entryType, entryWords } from '../wire/entry.ts';
-import { FRAME_HEADER_BYTES, FRAME_HEADER_WORDS, FrameType, frameCount, frameType, sealFrame } from '../wire/frame.ts';
+import {
+  FRAME_HEADER_BYTES,
+  FRAME_HEADER_WORDS,
+  FrameType,
+  frameCount,
+  frameFormat,
+  frameType,
+  sealFrame,
+} from '../wire/frame.ts';
 import { MESSAGE_WORDS, Message, MessageType, checkMessages, readMessage } from '../wire/message.ts';
 import type { Slab } from '../wire/slab.ts';
 import { BlockVerdict } from '../raft/raft.ts';
@@ -64,6 +72,11 @@ export class Inbound {
     const start = word + FRAME_HEADER_WORDS;
     const end = (offset + lengthBytes) >>> 2;
     const count = frameCount(slab.u32, word);
+    const format = frameFormat(slab.u32, word);
+    // Kept, it would take the way back from whoever upgraded this host.
+    if (format > this.engine.formats.range.enabled) {
+      throw new DrakkarError('ERR_FRAME', `a peer sent a frame in format ${format}, which is not enabled here`);
+    }
     switch (frameType(slab.u32, word)) {
       case FrameType.Blocks:
         checkBlocks(slab.u32, start, end, count);
@@ -196,7 +209,7 @@ export class Inbound {
       copyWords(ref.slab!.u32, ref.entriesWord, u32, word + BLOCK_HEADER_WORDS, words);
       word += BLOCK_HEADER_WORDS + words;
     }
-    sealFrame(u8, u32, offset, bytes, FrameType.Blocks, accepted.length);
+    sealFrame(u8, u32, offset, bytes, FrameType.Blocks, accepted.length, this.engine.formats.range.enabled);
     this.engine.log.appendFrame(outbound.currentSlab, offset, bytes);
     accepted.length = 0;
   }
@@ -208,7 +221,8 @@ export class Inbound {
       const replica = this.engine.replicas.get(message.shardId);
       if (replica === undefined) {
         const parked = this.engine.parked.get(message.shardId);
-        if (parked !== undefined) answerForRemoved(this.engine, parked, message, from);
+        if (message.type === MessageType.Alive) this.engine.formats.heard(from, message.hint);
+        else if (parked !== undefined) answerForRemoved(this.engine, parked, message, from);
         continue;
       }
       if (replica.status !== 'running' || message.to !== replica.replicaId) continue;

@@ -16,6 +16,11 @@ export const LOG_PENDING_BYTES_MAX = 16 * 1024 * 1024;
 export const PINNED_BYTES_MAX = 256 * 1024 * 1024;
 /** Time that one turn spends on applying a backlog before the loop gets air (hot-path §7.6). */
 export const APPLY_BUDGET_MS = 4;
+/**
+ * Entries that one turn applies of shards whose callers wait here. The next proposals of those it answers leave before the rest is applied,
+ * so that disks and followers are busy meanwhile; smaller slices would cost more frames and flushes than they gain.
+ */
+export const APPLY_SLICE_ENTRIES = 2048;
 /** Bytes read from the log ahead of the apply or of a follower's catch-up, per shard. */
 export const READ_AHEAD_BYTES = 2 * 1024 * 1024;
 /** Wait before a follower that could not take a snapshot is offered one again. */
@@ -26,6 +31,8 @@ export const STRANGERS_MAX = 30;
 export const GUEST_TICKS = 1000;
 /** Ticks between two looks for hosts that nobody talks to any more. */
 export const GUEST_CHECK_TICKS = 100;
+/** Ticks after which a host says again which format it has enabled: what was said may be lost. */
+export const FORMAT_TELL_TICKS = 100;
 /** Config changes of one shard that wait for a leader; one at a time is made. */
 export const OPEN_CHANGES_MAX = 16;
 /** Messages of one replica that wait for a write to become durable. */

@@ -10,6 +10,7 @@ import type { RecoveredShard } from '../wal/logdb.ts';
 import { decodeBootstrap, encodeBootstrap } from './bootstrap-record.ts';
 import { learnCommit } from '../raft/election.ts';
 import type { Engine } from './engine.ts';
+import { checkMayGiveUp, giveUp, isGivenUp, removeImages } from './leftovers.ts';
 import { GUEST_TICKS } from './limits.ts';
 import type { Replica } from './replica.ts';
 
@@ -86,6 +87,14 @@ export function removedError(shardId: number, replicaId: number): DrakkarError {
     'ERR_REPLICA_REMOVED',
     `replica ${replicaId} was removed from shard ${shardId} and can never come back; removeData gives its room back, ` +
       'and a new replica, with a new id, may join in its place',
+  );
+}
+
+export function givenUpError(shardId: number, replicaId: number): DrakkarError {
+  return new DrakkarError(
+    'ERR_REPLICA_REMOVED',
+    `replica ${replicaId} of shard ${shardId} was given up on this host (removeData with evenIfMember): no replica of the shard runs here ` +
+      'any more; choose another host',
   );
 }
 
@@ -188,6 +197,7 @@ export function answerForRemoved(
   const isPreVote = message.type === MessageType.RequestPreVote;
   if (!isPreVote && message.type !== MessageType.RequestVote) return;
   if (known.failure !== undefined || message.to !== known.state.replicaId || !isRemoved(known)) return;
+  if (isGivenUp(known)) return; // it knows of nothing that is committed
   const { commitIndex, state } = known;
   const ref = known.blocks.find((block) => block.firstIndex <= commitIndex && commitIndex <= block.lastIndex);
   const logTerm = ref?.term ?? (commitIndex === state.compactedIndex ? state.compactedTerm : 0);
@@ -213,8 +223,13 @@ export function isRemoved(known: RecoveredShard): boolean {
   );
 }
 
-/** Deletes what is here of a removed replica; others may have promised something. */
-export async function removeData(engine: Engine, shardId: number, replicaId: number): Promise<void> {
+/** Deletes what is here of a removed replica; another may have promised something, and goes only `evenIfMember`. */
+export async function removeData(
+  engine: Engine,
+  shardId: number,
+  replicaId: number,
+  evenIfMember: boolean,
+): Promise<void> {
   await engine.removals.get(shardId); // on its way out
   const known = engine.parked.get(shardId);
   const here = known?.state.replicaId ?? engine.replicas.get(shardId)?.replicaId;
@@ -227,16 +242,24 @@ export async function removeData(engine: Engine, shardId: number, replicaId: num
       `this host holds replica ${here} of shard ${shardId}, not ${replicaId}`,
     );
   }
+  if (known !== undefined && isGivenUp(known)) return; // what is left of it stays for ever
+  if (evenIfMember && (known === undefined || !isRemoved(known))) {
+    checkMayGiveUp(engine, known, shardId);
+    await giveUp(engine, engine.snapshotsDir, known!);
+    engine.log.reclaim?.();
+    return;
+  }
   if (known === undefined || !isRemoved(known)) {
     throw new DrakkarError(
       'ERR_NOT_REMOVED',
-      `replica ${replicaId} of shard ${shardId} was not removed from the shard, as far as this host knows; call removeReplica first`,
+      `replica ${replicaId} of shard ${shardId} was not removed from the shard, as far as this host knows; call removeReplica first, or, if its shard is gone for good, set evenIfMember`,
     );
   }
   // The images first: what is left of them without a record would never be found.
-  await engine.env.fs.remove(`${engine.snapshotsDir}/${shardId}`);
+  await removeImages(engine, engine.snapshotsDir, shardId);
   engine.parked.delete(shardId);
   await engine.log.removeShard(shardId);
+  engine.log.reclaim?.();
 }
 
 /** Why a replica that is no member takes no calls; undefined when it is one. */

@@ -100,14 +100,7 @@ export class OpenChanges {
     const { leaderId } = replica.raft;
     const leader = leaderId === 0 ? undefined : replica.peerOf(leaderId);
     const block = this.blockOf(EntryType.ConfigChange, sequence, nonce, encodeConfigChange(change));
-    if (leader !== undefined && replica.forward(leader, block)) return;
-    replica.pending.fail(
-      sequence,
-      new DrakkarError(
-        'ERR_NOT_LEADER',
-        `shard ${replica.shardId} lost its leader before the config change left this host; try again`,
-      ),
-    );
+    replica.forward(leader, block);
   }
 
   /** A config change has a block of its own: whoever sees the block knows what is in it. */

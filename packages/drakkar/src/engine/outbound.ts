@@ -8,6 +8,7 @@
 import { BLOCK_HEADER_WORDS, copyWords, writeBlockHeader, type BlockHeader } from '../wire/block.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
 import { skipEntries } from '../wire/entry.ts';
+import { FORMAT_OLDEST } from '../wire/formats.ts';
 import { FRAME_HEADER_BYTES, FrameType, sealFrame } from '../wire/frame.ts';
 import { FRAME_TARGET_BYTES } from '../wire/limits.ts';
 import { MESSAGE_BYTES, MESSAGE_WORDS, writeMessage, type Message } from '../wire/message.ts';
@@ -34,6 +35,12 @@ export interface BlockRecycler {
   recycleBlock(block: BlockBuffer): void;
 }
 
+/** Whose proposals are passed on to a leader elsewhere. */
+export interface Forwarder extends BlockRecycler {
+  /** The block did not leave; it is recycled next. */
+  notForwarded(block: BlockBuffer): void;
+}
+
 const FIRST_MESSAGE_WORDS = 64 * MESSAGE_WORDS;
 /** A frame of messages holds no more; a hundred thousand heartbeats are several. */
 const FRAME_MESSAGE_WORDS = Math.floor(FRAME_TARGET_BYTES / MESSAGE_BYTES) * MESSAGE_WORDS;
@@ -46,13 +53,22 @@ class PeerQueue {
   catchUp: Uint32Array | undefined;
   catchUpWords = 0;
   catchUpBlocks = 0;
+  /** Proposals passed on to the leaders at this host, each block with whose it is. */
+  readonly forwards: BlockBuffer[] = [];
+  readonly forwarders: Forwarder[] = [];
 
   constructor(peer: Peer) {
     this.peer = peer;
   }
+
+  get isEmpty(): boolean {
+    return this.messageWords === 0 && this.catchUpWords === 0 && this.forwards.length === 0;
+  }
 }
 
 export class Outbound {
+  /** That all addressees take (`formats.ts`). */
+  format = FORMAT_OLDEST;
   private readonly pool: SlabPool;
   private readonly log: LogDb;
   private readonly sets = new Map<string, AddresseeSet>();
@@ -115,6 +131,14 @@ export class Outbound {
     this.addBytes(peer, header, u32, start, end);
   }
 
+  /** Takes a block with its header; `forwarder` hears if it does not leave with the turn. */
+  addForward(peer: Peer, block: BlockBuffer, forwarder: Forwarder): void {
+    const queue = this.queueOf(peer);
+    this.touch(queue);
+    queue.forwards.push(block);
+    queue.forwarders.push(forwarder);
+  }
+
   /** A block without entries. */
   addEmpty(peer: Peer, header: BlockHeader): void {
     this.addBytes(peer, header, EMPTY_WORDS, 0, 0);
@@ -146,7 +170,7 @@ export class Outbound {
   }
 
   private touch(queue: PeerQueue): void {
-    if (queue.messageWords === 0 && queue.catchUpWords === 0) this.touchedQueues.push(queue);
+    if (queue.isEmpty) this.touchedQueues.push(queue);
   }
 
   /** Seals and sends all that was added. The log gets its frames first, so that a send that fails changes nothing there. */
@@ -155,6 +179,7 @@ export class Outbound {
     for (const queue of this.touchedQueues) {
       if (queue.catchUpWords > 0) this.sendCatchUp(queue);
       if (queue.messageWords > 0) this.sendMessages(queue);
+      if (queue.forwards.length > 0) this.sendForwards(queue);
       // A burst of catch-up need not be remembered in memory.
       if (queue.catchUp !== undefined && queue.catchUp.length << 2 > FRAME_TARGET_BYTES) queue.catchUp = undefined;
     }
@@ -171,25 +196,24 @@ export class Outbound {
     const { blocks, refs } = set;
     let from = 0;
     while (from < blocks.length) {
-      let bytes = FRAME_HEADER_BYTES;
-      let to = from;
-      do bytes += blocks[to++].lengthBytes;
-      while (to < blocks.length && bytes + blocks[to].lengthBytes <= FRAME_TARGET_BYTES);
+      const bytes = bytesOfNext(blocks, from);
       const offset = this.reserve(bytes);
       const slab = this.slab;
+      const end = (offset + bytes) >>> 2;
       let word = (offset + FRAME_HEADER_BYTES) >>> 2;
-      for (let i = from; i < to; i++) {
-        const block = blocks[i];
-        const ref = refs[i];
+      let to = from;
+      for (; word < end; to++) {
+        const block = blocks[to];
+        const ref = refs[to];
         copyWords(block.u32, 0, slab.u32, word, block.endWord);
         slab.retain();
         ref.slab = slab;
         ref.entriesWord = word + BLOCK_HEADER_WORDS;
         word += block.endWord;
         ref.entriesEndWord = word;
-        set.recyclers[i].recycleBlock(block);
+        set.recyclers[to].recycleBlock(block);
       }
-      sealFrame(slab.u8, slab.u32, offset, bytes, FrameType.Blocks, to - from);
+      sealFrame(slab.u8, slab.u32, offset, bytes, FrameType.Blocks, to - from, this.format);
       this.log.appendFrame(slab, offset, bytes);
       for (const peer of set.peers) this.sendTo(peer, slab, offset, bytes);
       from = to;
@@ -211,23 +235,38 @@ export class Outbound {
     const bytes = FRAME_HEADER_BYTES + (words << 2);
     const offset = this.reserve(bytes);
     copyWords(queue.messages, from, this.slab.u32, (offset + FRAME_HEADER_BYTES) >>> 2, words);
-    sealFrame(this.slab.u8, this.slab.u32, offset, bytes, FrameType.Messages, words / MESSAGE_WORDS);
+    const count = words / MESSAGE_WORDS;
+    sealFrame(this.slab.u8, this.slab.u32, offset, bytes, FrameType.Messages, count, this.format);
     this.sendTo(queue.peer, this.slab, offset, bytes);
   }
 
   private sendCatchUp(queue: PeerQueue): void {
-    this.sendWords(queue.peer, FrameType.Blocks, queue.catchUp!, queue.catchUpWords, queue.catchUpBlocks);
+    const bytes = FRAME_HEADER_BYTES + (queue.catchUpWords << 2);
+    const offset = this.reserve(bytes);
+    copyWords(queue.catchUp!, 0, this.slab.u32, (offset + FRAME_HEADER_BYTES) >>> 2, queue.catchUpWords);
+    sealFrame(this.slab.u8, this.slab.u32, offset, bytes, FrameType.Blocks, queue.catchUpBlocks);
+    this.sendTo(queue.peer, this.slab, offset, bytes);
     queue.catchUpWords = 0;
     queue.catchUpBlocks = 0;
   }
 
-  /** Sends a frame of its own with `words` words of content. */
-  sendWords(peer: Peer, type: FrameType, content: Uint32Array, words: number, count: number): boolean {
-    const bytes = FRAME_HEADER_BYTES + (words << 2);
-    const offset = this.reserve(bytes);
-    copyWords(content, 0, this.slab.u32, (offset + FRAME_HEADER_BYTES) >>> 2, words);
-    sealFrame(this.slab.u8, this.slab.u32, offset, bytes, type, count);
-    return this.sendTo(peer, this.slab, offset, bytes);
+  private sendForwards(queue: PeerQueue): void {
+    const { peer, forwards, forwarders } = queue;
+    for (let from = 0, to = 0; from < forwards.length; from = to) {
+      const bytes = bytesOfNext(forwards, from);
+      const offset = this.reserve(bytes);
+      const end = (offset + bytes) >>> 2;
+      for (let word = (offset + FRAME_HEADER_BYTES) >>> 2; word < end; word += forwards[to++].endWord) {
+        copyWords(forwards[to].u32, 0, this.slab.u32, word, forwards[to].endWord);
+      }
+      sealFrame(this.slab.u8, this.slab.u32, offset, bytes, FrameType.Forward, to - from, this.format);
+      const isSent = this.sendTo(peer, this.slab, offset, bytes);
+      for (let i = from; i < to; i++) {
+        if (!isSent) forwarders[i].notForwarded(forwards[i]);
+        forwarders[i].recycleBlock(forwards[i]);
+      }
+    }
+    forwards.length = forwarders.length = 0;
   }
 
   private sendTo(peer: Peer, slab: Slab, offset: number, bytes: number): boolean {
@@ -263,6 +302,15 @@ export class Outbound {
   close(): void {
     this.slab.release();
   }
+}
+
+/** Size of a frame of the blocks from `from` on: at least one, then as many as the target lets in. */
+function bytesOfNext(blocks: readonly BlockBuffer[], from: number): number {
+  let bytes = FRAME_HEADER_BYTES;
+  let to = from;
+  do bytes += blocks[to++].lengthBytes;
+  while (to < blocks.length && bytes + blocks[to].lengthBytes <= FRAME_TARGET_BYTES);
+  return bytes;
 }
 
 const EMPTY_WORDS = new Uint32Array(0);

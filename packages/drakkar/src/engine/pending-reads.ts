@@ -19,6 +19,8 @@ class ReadBatch {
   /** Applied index that must be reached; infinity until the protocol has confirmed the context. */
   index = Number.POSITIVE_INFINITY;
   earliestDeadline = Number.POSITIVE_INFINITY;
+  /** Tick from which on it has waited for the protocol, -1 until the first tick. */
+  askedTick = -1;
 }
 
 export class PendingReads {
@@ -59,6 +61,19 @@ export class PendingReads {
 
   confirm(context: number, index: number): void {
     for (const batch of this.waiting) if (batch.context === context) batch.index = index;
+  }
+
+  /** Contexts that were asked for `afterTicks` ago, or asked again, and have no answer: it was lost, or the question was. */
+  unanswered(tick: number, afterTicks: number): number[] {
+    const contexts: number[] = [];
+    for (const batch of this.waiting) {
+      if (batch.index !== Number.POSITIVE_INFINITY) continue;
+      if (batch.askedTick < 0) batch.askedTick = tick;
+      if (tick - batch.askedTick < afterTicks) continue;
+      batch.askedTick = tick;
+      contexts.push(batch.context);
+    }
+    return contexts;
   }
 
   /** Whether a batch waits for nothing but the apply of `index`. */

@@ -139,7 +139,9 @@ export class ReplicaOutbox implements Outbox {
     this.engine.markReady(replica);
     replica.onlookers.leaderChanged();
     const { shardId, replicaId } = replica;
-    const { trace, events } = this.engine;
+    const { trace, events, counters } = this.engine;
+    if (leaderId === 0) counters.leadersLost++;
+    else counters.leadersFound++;
     if (trace.leader.hasSubscribers) trace.leader.publish({ host: trace.host, shardId, replicaId, leaderId, term });
     events.emit('leaderChanged', { shardId, replicaId, leaderId, term });
   }

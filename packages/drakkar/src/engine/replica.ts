@@ -15,7 +15,6 @@ import {
   skipEntries,
   type SessionFields,
 } from '../wire/entry.ts';
-import { FrameType } from '../wire/frame.ts';
 import type { Membership } from '../wire/membership.ts';
 import type { Message } from '../wire/message.ts';
 import * as quiesce from '../raft/quiesce.ts';
@@ -384,20 +383,17 @@ export class Replica implements ApplySink {
   private passOn(): void {
     quiesce.touch(this.raft, 'proposal');
     const leader = this.raft.leaderId === 0 ? undefined : this.peerOf(this.raft.leaderId);
-    for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take()) {
-      if (leader === undefined || !this.forward(leader, block)) {
-        const error = new DrakkarError(
-          'ERR_NOT_LEADER',
-          `shard ${this.shardId} lost its leader before the proposal left this host; try again`,
-        );
-        block.forEachOwn(this.nonce, (sequence) => this.pending.fail(sequence, error));
-      }
-      this.openBlock.recycle(block);
-    }
+    for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take())
+      this.forward(leader, block);
   }
 
-  /** Passes proposals on to the leader at `peer`; false when they did not leave. */
-  forward(peer: Peer, block: BlockBuffer): boolean {
+  /** Passes proposals on to the leader at `peer`, with all that this host passes on to it in this turn. */
+  forward(peer: Peer | undefined, block: BlockBuffer): void {
+    if (peer === undefined) {
+      this.notForwarded(block);
+      this.recycleBlock(block);
+      return;
+    }
     sealing.lengthBytes = block.lengthBytes;
     sealing.count = block.count;
     sealing.shardId = this.shardId;
@@ -409,7 +405,16 @@ export class Replica implements ApplySink {
     sealing.flags = 0;
     writeBlockHeader(block.u32, 0, sealing);
     traceForward(this, block);
-    return this.engine.outbound.sendWords(peer, FrameType.Forward, block.u32, block.endWord, 1);
+    this.engine.outbound.addForward(peer, block, this);
+  }
+
+  /** They did not leave this host. */
+  notForwarded(block: BlockBuffer): void {
+    const error = new DrakkarError(
+      'ERR_NOT_LEADER',
+      `shard ${this.shardId} lost its leader before the proposal left this host; try again`,
+    );
+    block.forEachOwn(this.nonce, (sequence) => this.pending.fail(sequence, error));
   }
 
   private askReads(): void {
@@ -436,7 +441,7 @@ export class Replica implements ApplySink {
 
   /**
    * Applies what is committed and durable here. Stops at blocks whose bytes must be read first, while a snapshot holds the state
-   * machine, and when `deadlineMs` has passed; gives true when there is more to do at once.
+   * machine, when the turn has answered enough callers, and when `deadlineMs` has passed; gives true when there is more to do at once.
    */
   applyCommitted(deadlineMs: number): boolean {
     const { raft, rsm, engine } = this;
@@ -446,10 +451,15 @@ export class Replica implements ApplySink {
     const before = raft.appliedIndex;
     if (rsm.isOnDisk) return applyToDisk(this, deadlineMs);
     while (raft.appliedIndex < raft.applyLimit && this.status === 'running') {
+      const room = this.pending.count > 0 ? engine.applyRoom : Number.POSITIVE_INFINITY;
+      if (room <= 0) {
+        this.afterApply(before);
+        return true;
+      }
       const from = raft.appliedIndex + 1;
       const ref = raft.log.blockAt(from);
       invariant(ref !== undefined, `shard ${this.shardId}: entry ${from} is committed and not in the log`);
-      const to = Math.min(ref.lastIndex, raft.applyLimit);
+      const to = Math.min(ref.lastIndex, raft.applyLimit, from + room - 1);
       const { slab } = ref;
       if (ref.isHollow) rsm.skip(to, ref.term);
       else if (slab === undefined) {
@@ -458,6 +468,7 @@ export class Replica implements ApplySink {
       } else {
         const word = skipEntries(slab.u32, ref.entriesWord, from - ref.firstIndex);
         rsm.apply(slab.u8, slab.u32, word, from, to - from + 1, ref.term, this);
+        engine.applyRoom -= to - from + 1;
       }
       // Before what it waited for to be applied: a leader that hands over may wait for it.
       if (rsm.membership !== raft.membership) followMembership(this.engine, this);
@@ -510,6 +521,12 @@ export class Replica implements ApplySink {
     this.heldOff = reasonToRefuse(this);
     if (this.pending.mayExpire(tickCount)) this.pending.expire(tickCount, () => this.timeoutError());
     this.reads.expire(tickCount);
+    if (this.reads.count > 0 && !this.raft.isLeader) this.askAgain(tickCount);
+  }
+
+  /** A connection that breaks takes questions and answers with it; an index that is told later is as good (thesis §6.4). */
+  private askAgain(tickCount: number): void {
+    for (const context of this.reads.unanswered(tickCount, this.settings.electionTicks)) this.raft.askAgain(context);
   }
 
   private timeoutError(): DrakkarError {

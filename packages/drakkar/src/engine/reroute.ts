@@ -4,15 +4,19 @@ import type { Engine } from './engine.ts';
 import type { Replica } from './replica.ts';
 
 export function reroute(engine: Engine, address: string, shardIds: readonly number[]): void {
+  let isChanged = false;
   for (const shardId of shardIds) {
     const replica = engine.replicas.get(shardId);
     if (replica === undefined || replica.status !== 'running') continue;
     for (const [slot, old] of replica.peers.entries()) {
       if (old?.address !== address) continue;
       const peer = engine.peerAt(address, shardId);
-      if (peer !== old) change(engine, replica, slot, peer);
+      if (peer === old) continue;
+      change(engine, replica, slot, peer);
+      isChanged = true;
     }
   }
+  if (isChanged) engine.releaseUnusedPeers();
 }
 
 /** What was sent the old way is lost: the member is asked anew what it has. */

@@ -51,6 +51,7 @@ export class Ticker {
     const { engine, active } = this;
     const tickCount = ++engine.tickCount;
     engine.liveness.tick(tickCount);
+    engine.formats.tick(tickCount);
     if (tickCount % GUEST_CHECK_TICKS === 0) engine.checkGuests();
     let kept = 0;
     for (let i = 0; i < active.length; i++) {

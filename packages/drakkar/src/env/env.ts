@@ -40,6 +40,11 @@ export type OpenMode = 'read' | 'write' | 'create';
 export interface OpenOptions {
   /** Every `write` is durable when it is acknowledged (`O_DSYNC`). Default false. */
   readonly dataSync?: boolean;
+  /**
+   * For a file of its own pages that nobody reads soon: writes of whole pages (4096 bytes, at such a position) out of memory from
+   * `FileSystem.allocate` go past the system's cache where it lets them. All other writes, and reads, are as ever. Default false.
+   */
+  readonly direct?: boolean;
 }
 
 /**
@@ -82,6 +87,8 @@ export interface DirectoryLock {
 /** Paths are joined with '/'. Files are created 0600, directories 0700. */
 export interface FileSystem {
   open(path: string, mode: OpenMode, options?: OpenOptions): Promise<File>;
+  /** Zeros in memory that `direct` files take as it is. For few and long-lived buffers. */
+  allocate(sizeBytes: number): ArrayBuffer;
   /** Creates the directory and its missing parents, each made durable in its parent; fine when it exists. */
   makeDirectory(path: string): Promise<void>;
   /** Names in the directory, sorted. */

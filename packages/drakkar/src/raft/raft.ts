@@ -417,6 +417,12 @@ export class Raft {
     return true;
   }
 
+  /** The question, or its answer, may be lost. */
+  askAgain(context: number): void {
+    if (this.role !== 'leader' && this.leaderId !== 0)
+      this.send(MessageType.ReadIndex, this.leaderId, { hint: context });
+  }
+
   /** Starts the round that confirms all reads asked for since the last one. */
   flushReads(): void {
     if (this.role === 'leader') leading.flushReads(this);

@@ -63,6 +63,9 @@ export const FAULTS = {
   'thread-crash': { perSecond: 0.4, meanMs: 0, share: 0 },
   /** Not without its own plan: hosts to spare, and no disk damaged for good. */
   membership: { perSecond: 2, meanMs: 0, share: 0 },
+  /** A host goes down and comes back as another release; drawn by the plan, together. */
+  upgrade: { perSecond: 1.2, meanMs: 150, share: 0 },
+  'enable-format': { perSecond: 0.4, meanMs: 0, share: 0 },
 } as const satisfies Record<string, Fault>;
 
 export type FaultKind = keyof typeof FAULTS;
@@ -70,10 +73,13 @@ export const FAULT_KINDS: readonly FaultKind[] = Object.keys(FAULTS) as FaultKin
 
 export const faultOf = (kind: FaultKind): Fault => FAULTS[kind];
 
+/** Not drawn one by one: they come with a plan of their own. */
+const PLANNED: readonly FaultKind[] = ['membership', 'upgrade', 'enable-format'];
+
 /** The mix of one run; a tenth of the runs has none. */
 export function drawFaults(dice: Dice): FaultKind[] {
   const isCalm = dice.chance(0.1);
-  return FAULT_KINDS.filter((kind) => kind !== 'membership' && faultOf(kind).share !== 0).filter(
+  return FAULT_KINDS.filter((kind) => !PLANNED.includes(kind)).filter(
     (kind) => dice.chance(faultOf(kind).share ?? 0.3) && !isCalm,
   );
 }

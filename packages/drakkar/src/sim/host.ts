@@ -6,7 +6,7 @@ import type { ReplicaOptions } from '../config.ts';
 import type { Env, Logger, Random } from '../env/env.ts';
 import { DrakkarError } from '../errors.ts';
 import type { HostEventMap } from '../events.ts';
-import { enginesOf, type MemberRole } from '../inspect.ts';
+import { FORMAT_NEWEST, FORMAT_REHEARSAL, enginesOf, formatsOf, type MemberRole } from '../inspect.ts';
 import { NodeHost } from '../nodehost.ts';
 import type { AnyStateMachine } from '../rsm/state-machine.ts';
 import type { Keep, MemoryDisk, MemoryMachine, SimulatedAuthority } from '../testing.ts';
@@ -96,6 +96,12 @@ export class SimHost {
   isWithoutMembers = false;
   /** Reads of files may fail or lie at the moment: refusals of what was read are explained. */
   readFaults = 0;
+  /** The release that its next process is of. */
+  isNewRelease: boolean;
+  /** The newer release's format is enabled here, as it has said itself: the older one must not start any more. */
+  private isFinal = false;
+  /** The older release has refused the directory. */
+  private wasRefused = false;
   isStarting = false;
   isQuarantined = false;
   /** The newest write to the log that was finished, or failed. */
@@ -119,6 +125,7 @@ export class SimHost {
     machine.modules.set(MACHINES, (env) => ({
       default: (shardId: number) => owner.createStateMachine(this, shardId, env),
     }));
+    this.isNewRelease = owner.plan.newReleases.includes(id);
     for (const { shardId, memberIds } of owner.plan.shards) {
       if (!memberIds.includes(id)) continue;
       const members = Object.fromEntries(memberIds.map((member) => [member, `host${member}:7000`]));
@@ -203,6 +210,7 @@ export class SimHost {
       raftAddress: this.address,
       rttMs: plan.rttMs,
       env,
+      newestFormat: this.isNewRelease ? FORMAT_REHEARSAL : FORMAT_NEWEST,
       ...(plan.connectionAgeMs === 0 ? {} : { tls: this.tls() }),
       logDb: async (context) =>
         watchLog(await openWal({ ...context, segmentBytes: plan.segmentBytes }), this.owner.watcherOf(this)),
@@ -220,10 +228,31 @@ export class SimHost {
     this.host = host;
     this.env = env;
     this.listen(host, generation);
+    this.checkRelease(host);
     for (const shardId of [...this.placements.keys()]) {
       await this.clear(host, shardId);
       await this.startReplica(host, shardId, env);
     }
+  }
+
+  /** Its next process is of another release, newer or older. */
+  changeRelease(isNew: boolean): void {
+    if (isNew !== this.isNewRelease) this.owner.count(isNew ? 'upgrades' : 'rollbacks');
+    this.isNewRelease = isNew;
+  }
+
+  private checkRelease(host: NodeHost): void {
+    if (this.isDamaged) return;
+    const isEnabled = formatsOf(host).enabled === FORMAT_REHEARSAL;
+    if (this.wasRefused && !isEnabled) {
+      const what = `${this.name}: the older release refused a directory in which no newer format was enabled`;
+      this.owner.fail(new Violation('safety', 'a host can go back until a newer format is enabled', what));
+    }
+    if (this.isFinal && !isEnabled) {
+      const what = `${this.name}: the older release took a directory in which a newer format was enabled`;
+      this.owner.fail(new Violation('safety', 'an older release refuses what it may not be able to read', what));
+    }
+    this.wasRefused = false;
   }
 
   private async startReplica(host: NodeHost, shardId: number, env: Env): Promise<void> {
@@ -302,6 +331,9 @@ export class SimHost {
   private listen(host: NodeHost, generation: number): void {
     const { owner } = this;
     if (owner.plan.connectionAgeMs > 0) this.rotateLater(host, generation);
+    host.on('formatEnabled', () => {
+      this.isFinal = true;
+    });
     const counted: readonly [keyof HostEventMap, string][] = [
       ['leaderChanged', 'leaderChanges'],
       ['snapshotCreated', 'snapshotsCreated'],
@@ -337,6 +369,12 @@ export class SimHost {
   private couldNotStart(error: unknown): void {
     const code = DrakkarError.is(error) ? error.code : '';
     this.owner.note(this, 'did not start', code);
+    if (code === 'ERR_DIR_FORMAT' && !this.isNewRelease && !this.isDamaged && !this.hasReadFaults) {
+      this.owner.count('rollbacksRefused');
+      this.wasRefused = this.isNewRelease = true;
+      this.restartLater(code);
+      return;
+    }
     if (error instanceof DrakkarError && code === 'ERR_STATE_MACHINE_INDEX') this.owner.count('storesRefused');
     if ((DrakkarError.is(error) && isPassing(error)) || (this.hasReadFaults && DAMAGE_CODES.has(code))) {
       this.restartLater(code);

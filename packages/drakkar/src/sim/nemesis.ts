@@ -29,6 +29,7 @@ export interface NemesisOwner {
   floodProposals(): void;
   floodSessions(): void;
   changeMembership(shardId: number): void;
+  enableFormat(): void;
   note(what: string, ...details: (number | string)[]): void;
   count(name: string, by?: number): void;
 }
@@ -223,6 +224,13 @@ export class Nemesis {
         return 'done';
       case 'session-flood':
         owner.floodSessions();
+        return 'done';
+      case 'upgrade':
+        host.kill();
+        host.changeRelease(dice.chance(0.65));
+        return () => host.start();
+      case 'enable-format':
+        owner.enableFormat();
         return 'done';
       case 'membership':
         owner.changeMembership(dice.pick(owner.plan.shards).shardId);

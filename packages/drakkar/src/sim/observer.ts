@@ -3,7 +3,10 @@
  * replicas through `inspect.ts` and changes nothing.
  */
 import {
+  FORMAT_NEWEST,
   MessageType,
+  formatsOf,
+  frameFormat,
   imageOf,
   memberIds,
   readFrame,
@@ -24,6 +27,7 @@ import { holds } from './violation.ts';
 export interface ObservedHost {
   readonly id: number;
   readonly name: string;
+  readonly address: string;
   /** Set while its process runs. */
   readonly host: NodeHost | undefined;
   /** Its disk was damaged for good: it need not come back, but if it does nothing is missing. */
@@ -276,6 +280,7 @@ export class Observer {
   /** A frame leaves `owner`: nothing in it may promise what is not durable (fault F12). */
   onSend(owner: ObservedHost, address: string, slab: Slab, offset: number, lengthBytes: number): void {
     this.trace.note(owner.name, 'sends to', address, lengthBytes, slab.u32[(offset >>> 2) + 1]);
+    this.checkFormat(owner, address, frameFormat(slab.u32, offset >>> 2));
     readFrame(
       slab.u32,
       offset,
@@ -283,6 +288,17 @@ export class Observer {
       (message) => this.checkMessage(owner, message),
       (block) => this.checkBlock(owner, block),
     );
+  }
+
+  /** Nobody is sent what an older release could not find in its directory (design §7.8). */
+  private checkFormat(owner: ObservedHost, address: string, format: number): void {
+    if (format > FORMAT_NEWEST) this.count('framesInNewerFormat');
+    const to = this.hosts.find((host) => host.address === address);
+    if (to?.host === undefined || to.isDamaged) return;
+    const { enabled } = formatsOf(to.host);
+    holds(format <= enabled, 'a host is sent only formats that are enabled there', () => {
+      return `${owner.name} sends ${to.name} a frame in format ${format}, ${enabled} is enabled there`;
+    });
   }
 
   /** A snapshot is offered: whoever takes it follows the sender in that term. */

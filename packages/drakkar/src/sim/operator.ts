@@ -1,5 +1,5 @@
 /**
- * Who changes the membership of shards in a run, as an operator does: starts a replica on a free host and adds it, promotes, removes,
+ * Who ends upgrades in a run, and changes the membership of shards, as an operator does: starts a replica on a free host and adds it, promotes, removes,
  * leaders and all, tries what must be refused, and clears away what was removed. Keeps a shard from shrinking to nothing.
  */
 import { DrakkarError } from '../errors.ts';
@@ -52,6 +52,24 @@ export class Operator {
       if (grows) return this.add(caller, shardId, membership);
       const leaves = others.length > 0 && dice.chance(0.4) ? others : voters;
       return this.remove(caller, shardId, dice.pick(leaves), membership);
+    };
+    run().catch((error: unknown) => owner.fail(error));
+  }
+
+  /** Ends an upgrade, or tries to; in the background. */
+  enableFormat(): void {
+    const { dice, owner } = this;
+    const callers = owner.hosts.filter((host) => host.isUp && host.isNewRelease);
+    if (callers.length === 0) return;
+    const caller = dice.pick(callers);
+    const run = async (): Promise<void> => {
+      try {
+        if ((await caller.call((node) => node.enableFormat())) === 'lost') return;
+        owner.count('formatsEnabled');
+      } catch (error) {
+        if (!DrakkarError.is(error)) throw error;
+        owner.count(`enable ${error.code}`);
+      }
     };
     run().catch((error: unknown) => owner.fail(error));
   }

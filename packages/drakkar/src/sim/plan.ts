@@ -6,6 +6,9 @@ import { drawFaults, faultOf, type FaultKind } from './faults.ts';
 /** Share of the runs in which members come and go. What a shard can lose changes with them, so that no disk is damaged for good. */
 const MEMBERSHIP_SHARE = 0.35;
 
+/** Share of the runs in which hosts of two releases live together. */
+const UPGRADE_SHARE = 0.25;
+
 export interface ShardPlan {
   readonly shardId: number;
   /** Hosts its replicas live on; replica ids are host ids. */
@@ -46,6 +49,8 @@ export interface Plan {
   readonly lullMs: number;
   /** Hosts know one another by certificates, and replace connections at that age; 0 for plain connections. */
   readonly connectionAgeMs: number;
+  /** Hosts that begin as the newer one of two releases; the others as the older one. */
+  readonly newReleases: readonly number[];
   /** More disks are lost than can be borne: nothing may be acknowledged after that. */
   readonly losesMajority: boolean;
   /** Most engines that a start of a host may have; each start draws anew. */
@@ -94,18 +99,22 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   const changes = dice.stream('membership');
   const wantsChanges = changes.chance(MEMBERSHIP_SHARE) && drawn.length > 0 && !losesMajority;
   const spares = changes.between(1, 3);
-  const mix = wantsChanges
+  const mix: FaultKind[] = wantsChanges
     ? [...drawn.filter((kind) => faultOf(kind).isPermanent !== true), 'membership' as const]
     : drawn;
+  const releases = dice.stream('releases');
+  if (releases.chance(UPGRADE_SHARE) && drawn.length > 0) mix.push('upgrade', 'enable-format');
+  const newShare = releases.pick([0, 0, 0.5, 1]);
   // When most disks are lost, it must be known whose disks are the most.
   const faults = (options.faults ?? mix).filter((kind) => kind !== 'membership' || !losesMajority);
   const changesMembers = faults.includes('membership');
   const quiesce = idle.chance(0.8);
   const lullEvery = quiesce ? idle.pick([0, 30, 60, 120]) : 0;
   const lullMs = idle.pick([300, 600, 1200]);
+  const allIds = Array.from({ length: hostCount + (changesMembers ? spares : 0) }, (_, i) => i + 1);
   return {
     hostCount,
-    spareCount: changesMembers ? spares : 0,
+    spareCount: allIds.length - hostCount,
     shards,
     clientCount: dice.pick([2, 4, 6, 8]),
     operations: options.operations ?? drawnOperations,
@@ -128,6 +137,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     lullEvery,
     lullMs,
     connectionAgeMs: drawConnectionAge(dice.stream('certificates')),
+    newReleases: allIds.filter(() => releases.chance(newShare)),
     losesMajority,
     enginesMax,
   };

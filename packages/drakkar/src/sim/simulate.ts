@@ -143,6 +143,7 @@ class Run implements HostOwner {
         floodProposals: () => clients.floodProposals(),
         floodSessions: () => clients.floodSessions(),
         changeMembership: (shardId) => operator.change(shardId),
+        enableFormat: () => operator.enableFormat(),
         note: (what, ...details) => this.trace.note('nemesis', what, ...details),
         count: (name, by) => this.count(name, by),
       },

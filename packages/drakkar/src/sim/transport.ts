@@ -46,9 +46,8 @@ export function watchTransport(inner: Transport, watch: TransportWatch): Transpo
     },
     addressChanged: (target) => inner.addressChanged(target),
     announce: (...args) => inner.announce?.(...args),
-    release(peer) {
-      peers.delete(peer);
-      inner.release(peer);
+    release(target, engine) {
+      inner.release(target, engine);
     },
     sendSnapshot(target, header, ...rest) {
       watch.onSnapshotOffer(header);

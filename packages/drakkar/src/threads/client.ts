@@ -36,6 +36,7 @@ export interface ThreadClientOptions {
   readonly tickMs: number;
   onEvent(name: string, payload: unknown): void;
   condemn(newestStart: number): Promise<void>;
+  enableFormat(format: number): Promise<void>;
   resolve(target: string): string | undefined;
   onDied(error: DrakkarError): void;
 }
@@ -256,6 +257,12 @@ export class ThreadClient {
       case 'resolve':
         this.learn(message.target, this.options.resolve(message.target));
         break;
+      case 'enableFormat':
+        this.options.enableFormat(message.format).then(
+          () => this.post({ kind: 'formatEnabled', error: undefined }),
+          (error: unknown) => this.post({ kind: 'formatEnabled', error: packError(error) }),
+        );
+        break;
       case 'condemn':
         this.options.condemn(message.newestStart).then(
           () => this.post({ kind: 'condemned', error: undefined }),
@@ -263,6 +270,11 @@ export class ThreadClient {
         );
         break;
     }
+  }
+
+  /** The host's directory may hold this format. */
+  learnFormat(format: number): void {
+    if (this.failure === undefined) this.post({ kind: 'format', format });
   }
 
   /** Tells the thread where a host is. */

@@ -7,6 +7,8 @@ export interface Opening {
   /** Options of the host that can be cloned. */
   readonly options: Readonly<Record<string, unknown>>;
   readonly identity: HostIdentity;
+  /** That its directory may hold. */
+  readonly format: number;
   readonly engines: readonly EnginePaths[];
   /** The host asks a registry for addresses; without one they never change. */
   readonly hasRegistry: boolean;
@@ -45,6 +47,10 @@ export type ToThread =
   | { readonly kind: 'propose'; readonly buffer: ArrayBuffer }
   | { readonly kind: 'read'; readonly reads: readonly ReadRequest[] }
   | { readonly kind: 'condemned'; readonly error: unknown }
+  /** The directory may hold this one from now on. */
+  | { readonly kind: 'format'; readonly format: number }
+  /** The answer to `enableFormat`, in the order of the questions. */
+  | { readonly kind: 'formatEnabled'; readonly error: unknown }
   | { readonly kind: 'address'; readonly target: string; readonly address: string | undefined };
 
 export type FromThread =
@@ -60,6 +66,7 @@ export type FromThread =
   | { readonly kind: 'event'; readonly name: string; readonly payload: unknown }
   | { readonly kind: 'log'; readonly level: string; readonly fields: unknown; readonly message: string }
   | { readonly kind: 'condemn'; readonly newestStart: number }
+  | { readonly kind: 'enableFormat'; readonly format: number }
   | { readonly kind: 'resolve'; readonly target: string };
 
 /** A question that is answered at once: a method without promise of the host in the thread. */

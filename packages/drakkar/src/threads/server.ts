@@ -65,6 +65,8 @@ class ThreadServer {
   private readonly callbacks = new WeakMap<Replica, { readonly port: number; readonly callback: ProposeCallback }>();
   private readonly registry: RemoteRegistry;
   private condemned: ((error: unknown) => void) | undefined;
+  private format = 0;
+  private readonly enabling: ((error: unknown) => void)[] = [];
 
   constructor(side: ThreadSide, env: Env, open: OpenServed) {
     this.side = side;
@@ -98,6 +100,12 @@ class ThreadServer {
       case 'address':
         this.registry.learn(message.target, message.address);
         break;
+      case 'format':
+        this.format = message.format;
+        break;
+      case 'formatEnabled':
+        this.enabling.shift()?.(message.error);
+        break;
       case 'condemned':
         this.condemned?.(message.error);
         break;
@@ -113,8 +121,14 @@ class ThreadServer {
     }
   }
 
-  private async openHost({ options, identity, engines, hasRegistry }: Opening): Promise<unknown> {
+  private async openHost({ options, identity, format, engines, hasRegistry }: Opening): Promise<unknown> {
+    this.format = format;
+    const newestKnown = (): number => this.format;
     const directory: HostDirectory = {
+      get format() {
+        return newestKnown();
+      },
+      enableFormat: (wanted) => this.enableFormat(wanted),
       identity,
       engines,
       condemn: (newestStart) => this.condemn(newestStart),
@@ -133,6 +147,13 @@ class ThreadServer {
       },
     });
     return this.opened.call('engineReports', []);
+  }
+
+  private enableFormat(format: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.enabling.push((error) => (error === undefined ? resolve() : reject(unpackError(error))));
+      post(this.side, { kind: 'enableFormat', format });
+    });
   }
 
   private condemn(newestStart: number): Promise<void> {

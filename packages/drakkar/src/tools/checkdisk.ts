@@ -43,13 +43,13 @@ export async function checkDisk(options: CheckDiskOptions): Promise<CheckDiskRes
 async function measure(env: Env, dir: string, sizeBytes: number, durationMs: number): Promise<FlushResult> {
   const path = `${dir}/drakkar-checkdisk-${env.random.u32().toString(16)}`;
   try {
-    const made = await env.fs.open(path, 'create');
-    const zeros = new Uint8Array(FILL_BYTES);
+    const made = await env.fs.open(path, 'create', { direct: true });
+    const zeros = new Uint8Array(env.fs.allocate(FILL_BYTES), 0, FILL_BYTES);
     for (let at = 0; at < FILE_BYTES; at += FILL_BYTES) await write(made, zeros, at);
     await made.sync();
     await made.close();
-    const file = await env.fs.open(path, 'write', { dataSync: true });
-    const bytes = new Uint8Array(sizeBytes);
+    const file = await env.fs.open(path, 'write', { dataSync: true, direct: true });
+    const bytes = new Uint8Array(env.fs.allocate(sizeBytes), 0, sizeBytes);
     for (let i = 0; i < bytes.length; i += 4) bytes[i] = i; // not zeros, which a disk may leave out
     const samples: number[] = [];
     const startMs = env.clock.nowMs();

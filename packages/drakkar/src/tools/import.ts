@@ -91,9 +91,10 @@ export async function importSnapshot(options: ImportOptions): Promise<ImportedSh
     const directory = await openDirectory(env, options.dir, await ownerOf(options, address));
     try {
       const logs: LogDb[] = [];
+      const formats = { newest: directory.identity.newestFormat, enabled: directory.format };
       try {
         for (const { walDir } of directory.engines)
-          logs.push(await (options.logDb ?? openWal)({ env, dir: walDir, pool: new SlabPool() }));
+          logs.push(await (options.logDb ?? openWal)({ env, dir: walDir, pool: new SlabPool(), formats }));
         const at = engineOf(logs, exported.shardId);
         const { snapshotsDir } = directory.engines[at];
         const snapshotter = new Snapshotter(env.fs, `${snapshotsDir}/${exported.shardId}`);

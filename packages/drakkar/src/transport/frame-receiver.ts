@@ -4,12 +4,14 @@
  */
 import { DrakkarError } from '../errors.ts';
 import { FRAME_CHECKED_BYTES, FRAME_HEADER_BYTES, checkFrame, isFrameLength, isHeaderSound } from '../wire/frame.ts';
+import { FORMAT_NEWEST } from '../wire/formats.ts';
 import { FRAME_MAX_BYTES, FRAME_MAX_BYTES_BEFORE_HELLO } from '../wire/limits.ts';
 import { SLAB_BYTES, Slab, type SlabPool } from '../wire/slab.ts';
 
 export class FrameReceiver {
   private maxFrameBytes: number = FRAME_MAX_BYTES_BEFORE_HELLO;
   private readonly pool: SlabPool;
+  private readonly newestFormat: number;
   private readonly onFrame: (slab: Slab, offset: number, lengthBytes: number) => void;
   private slab: Slab | undefined;
   /** Where the frame that is being received starts, and how far it came. */
@@ -17,8 +19,13 @@ export class FrameReceiver {
   private end = 0;
   private isClosed = false;
 
-  constructor(pool: SlabPool, onFrame: (slab: Slab, offset: number, lengthBytes: number) => void) {
+  constructor(
+    pool: SlabPool,
+    onFrame: (slab: Slab, offset: number, lengthBytes: number) => void,
+    newestFormat: number = FORMAT_NEWEST,
+  ) {
     this.pool = pool;
+    this.newestFormat = newestFormat;
     this.onFrame = onFrame;
   }
 
@@ -58,7 +65,7 @@ export class FrameReceiver {
         throw new DrakkarError('ERR_FRAME', `a peer sent a garbled frame header (length ${length})`);
       }
       if (this.end - this.start < length) return;
-      checkFrame(slab.u8, slab.u32, this.start, this.end, this.maxFrameBytes);
+      checkFrame(slab.u8, slab.u32, this.start, this.end, this.maxFrameBytes, this.newestFormat);
       const at = this.start;
       this.start += length;
       this.onFrame(slab, at, length);

@@ -2,7 +2,7 @@
  * HELLO, the first frame of every connection, both ways: who is there, in which incarnation, what for. At most 4 KiB; nothing
  * else is read before it.
  *
- *     word 0   "DRKR"            word 1   wire version (lowest, highest << 8)
+ *     word 0   "DRKR"            word 1   formats that it reads (oldest, newest << 8)
  *     word 2   purpose | own engine << 8 | engine meant << 20
  *     word 3   status: 0, or why the connection is refused
  *     word 4, 5   deployment     word 6, 7   directory id high, low      word 8, 9   start counter
@@ -11,14 +11,8 @@
  *     texts: own address, address meant (dialler), explanation (refusal)
  */
 import { DrakkarError } from '../errors.ts';
-import {
-  FRAME_HEADER_BYTES,
-  FRAME_HEADER_WORDS,
-  FrameType,
-  WIRE_VERSION,
-  frameType,
-  sealFrame,
-} from '../wire/frame.ts';
+import { FRAME_HEADER_BYTES, FRAME_HEADER_WORDS, FrameType, frameType, sealFrame } from '../wire/frame.ts';
+import { FORMAT_NEWEST, FORMAT_OLDEST } from '../wire/formats.ts';
 import { EARLIER_STARTS_MAX, FRAME_MAX_BYTES_BEFORE_HELLO } from '../wire/limits.ts';
 import { checkedU53, putU53 } from '../wire/number.ts';
 import { Slab } from '../wire/slab.ts';
@@ -46,6 +40,8 @@ export type HelloStatus = (typeof HelloStatus)[keyof typeof HelloStatus];
 export interface Hello {
   readonly purpose: Purpose;
   readonly status: HelloStatus;
+  /** The oldest format that the sender reads; the newest is part of its identity. */
+  readonly oldestFormat: number;
   readonly identity: HostIdentity;
   /** Which engine of its host speaks. Default 0. */
   readonly engine?: number;
@@ -55,7 +51,7 @@ export interface Hello {
   readonly explanation: string;
 }
 
-export function encodeHello(hello: Hello): Slab {
+export function encodeHello(hello: Omit<Hello, 'oldestFormat'>): Slab {
   const encoder = new TextEncoder();
   const texts = [hello.identity.raftAddress, hello.target, hello.explanation].map((text) =>
     encoder.encode(text).subarray(0, TEXT_MAX),
@@ -68,7 +64,7 @@ export function encodeHello(hello: Hello): Slab {
   const { u8, u32 } = slab;
   const w = FRAME_HEADER_WORDS;
   u32[w] = MAGIC;
-  u32[w + 1] = WIRE_VERSION | (WIRE_VERSION << 8);
+  u32[w + 1] = FORMAT_OLDEST | (hello.identity.newestFormat << 8);
   u32[w + 2] = hello.purpose | ((hello.engine ?? 0) << 8) | ((hello.targetEngine ?? 0) << 20);
   u32[w + 3] = hello.status;
   putU53(u32, w + 4, hello.identity.deploymentId);
@@ -85,12 +81,19 @@ export function encodeHello(hello: Hello): Slab {
     at += text.length;
   }
   slab.usedBytes = lengthBytes;
-  sealFrame(u8, u32, 0, lengthBytes, FrameType.Hello, 0);
+  // In the first format for ever: what follows depends on what it says.
+  sealFrame(u8, u32, 0, lengthBytes, FrameType.Hello, 0, 1);
   return slab;
 }
 
-/** Reads a frame whose checksum held; throws `ERR_FRAME`. */
-export function decodeHello(u8: Uint8Array, u32: Uint32Array, offset: number, lengthBytes: number): Hello {
+/** Reads a frame whose checksum held, on a host that reads formats up to `newestFormat`; throws `ERR_FRAME`. */
+export function decodeHello(
+  u8: Uint8Array,
+  u32: Uint32Array,
+  offset: number,
+  lengthBytes: number,
+  newestFormat: number = FORMAT_NEWEST,
+): Hello {
   const w = (offset >>> 2) + FRAME_HEADER_WORDS;
   const bad = (why: string): DrakkarError => new DrakkarError('ERR_FRAME', `not a HELLO of this protocol: ${why}`);
   if (frameType(u32, offset >>> 2) !== FrameType.Hello || lengthBytes > FRAME_MAX_BYTES_BEFORE_HELLO)
@@ -121,11 +124,13 @@ export function decodeHello(u8: Uint8Array, u32: Uint32Array, offset: number, le
   }
   let hostId = '';
   for (let i = 0; i < 4; i++) hostId += u32[w + 10 + i].toString(16).padStart(8, '0');
-  const versions = u32[w + 1];
-  const speaksOurs = (versions & 0xff) <= WIRE_VERSION && ((versions >>> 8) & 0xff) >= WIRE_VERSION;
+  const oldest = u32[w + 1] & 0xff;
+  const newest = (u32[w + 1] >>> 8) & 0xff;
+  const hasCommon = oldest <= newestFormat && newest >= FORMAT_OLDEST;
   return {
     purpose: purpose as Purpose,
-    status: speaksOurs ? (status as HelloStatus) : HelloStatus.WrongVersion,
+    status: hasCommon ? (status as HelloStatus) : HelloStatus.WrongVersion,
+    oldestFormat: oldest,
     identity: {
       deploymentId: checkedU53(u32, w + 4, 'a deployment id'),
       hostId,
@@ -134,6 +139,7 @@ export function decodeHello(u8: Uint8Array, u32: Uint32Array, offset: number, le
       directoryLow: u32[w + 7],
       startCounter: checkedU53(u32, w + 8, 'a start counter'),
       earlierStarts,
+      newestFormat: newest,
     },
     engine: (u32[w + 2] >>> 8) & ENGINE_MASK,
     target: texts[1],

@@ -1,11 +1,12 @@
 /**
  * The transport without a network: frames go from one host of a hub to another as bytes, at the next turn. For many hosts in one process
- * and for tests; keeps the contract of `transport.ts`, and `test/transport/compliance.ts` holds it and TCP to it.
+ * and for tests; keeps the contract of `transport.ts`, and `drakkar/compliance` holds it and TCP to it.
  */
 import { DrakkarError } from '../errors.ts';
 import type { Env, Timer } from '../env/env.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
 import { checkFrame } from '../wire/frame.ts';
+import { FRAME_MAX_BYTES } from '../wire/limits.ts';
 import { BACKOFF_FIRST_MS, PEER_QUEUE_MAX_BYTES } from './limits.ts';
 import { meansHost } from './target.ts';
 import type {
@@ -141,8 +142,8 @@ class MemoryTransport implements Transport {
     return address === undefined ? undefined : this.hub.hosts.get(keyOf(address, engine));
   }
 
-  release({ address, engine }: Peer): void {
-    const key = keyOf(address, engine ?? 0);
+  release(target: string, engine = 0): void {
+    const key = keyOf(target, engine);
     this.peers.get(key)?.close();
     this.peers.delete(key);
   }
@@ -270,7 +271,7 @@ class MemorySession implements InboundSession {
       this.transport.counters.framesReceived++;
       this.transport.counters.bytesReceived += lengthBytes;
       try {
-        checkFrame(slab.u8, slab.u32, 0, lengthBytes);
+        checkFrame(slab.u8, slab.u32, 0, lengthBytes, FRAME_MAX_BYTES, this.transport.identity.newestFormat);
         this.transport.handlers?.onFrame(this, slab, 0, lengthBytes);
       } catch (error) {
         this.transport.env.logger.warn({ from: this.identity.raftAddress, err: error }, 'connection dropped');

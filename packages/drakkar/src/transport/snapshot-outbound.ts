@@ -45,7 +45,7 @@ export async function sendSnapshotStream(
       status.resolve(decodeStatus(slab.u8, slab.u32, offset, lengthBytes));
       return;
     }
-    const hello = decodeHello(slab.u8, slab.u32, offset, lengthBytes);
+    const hello = decodeHello(slab.u8, slab.u32, offset, lengthBytes, transport.identity.newestFormat);
     const complaint = transport.complaintAboutAnswer(hello, to, socket.certificate);
     if (complaint === undefined) accepted.resolve();
     else

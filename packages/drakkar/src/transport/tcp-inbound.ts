@@ -4,6 +4,7 @@
  */
 import { DrakkarError } from '../errors.ts';
 import type { Socket, Timer } from '../env/env.ts';
+import { FORMAT_OLDEST } from '../wire/formats.ts';
 import type { Slab } from '../wire/slab.ts';
 import { FrameReceiver } from './frame-receiver.ts';
 import { HelloStatus, Purpose, decodeHello, encodeHello, type Hello } from './hello.ts';
@@ -60,8 +61,10 @@ export class TcpInbound implements InboundSession {
     this.socket = socket;
     this.id = id;
     this.isOpen = transport.security === undefined;
-    this.receiver = new FrameReceiver(transport.pool, (slab, offset, lengthBytes) =>
-      this.onFrame(slab, offset, lengthBytes),
+    this.receiver = new FrameReceiver(
+      transport.pool,
+      (slab, offset, lengthBytes) => this.onFrame(slab, offset, lengthBytes),
+      transport.identity.newestFormat,
     );
     this.timer = transport.env.scheduler.after(HELLO_TIMEOUT_MS, () =>
       this.drop(this.isOpen ? 'hello-timeout' : 'handshake-timeout'),
@@ -93,9 +96,13 @@ export class TcpInbound implements InboundSession {
 
   private onFrame(slab: Slab, offset: number, lengthBytes: number): void {
     this.transport.counters.framesReceived++;
-    if (this.isUnknown) this.onHello(decodeHello(slab.u8, slab.u32, offset, lengthBytes));
+    if (this.isUnknown) this.onHello(this.helloOf(slab, offset, lengthBytes));
     else if (this.snapshot !== undefined) this.snapshot.onFrame(slab, offset, lengthBytes);
     else this.transport.handlers!.onFrame(this, slab, offset, lengthBytes);
+  }
+
+  private helloOf(slab: Slab, offset: number, lengthBytes: number): Hello {
+    return decodeHello(slab.u8, slab.u32, offset, lengthBytes, this.transport.identity.newestFormat);
   }
 
   private onHello(hello: Hello): void {
@@ -141,7 +148,7 @@ export class TcpInbound implements InboundSession {
     const { identity } = transport;
     const complaint = transport.complaintAbout(hello);
     if (complaint === 'version')
-      return { status: HelloStatus.WrongVersion, reason: complaint, explanation: 'no wire version in common' };
+      return { status: HelloStatus.WrongVersion, reason: complaint, explanation: noCommonFormat(hello, identity) };
     // Who is not known to be who it says learns nothing of this host.
     const doubt = transport.security?.complaintAbout(this.socket.certificate, hello.identity);
     if (doubt !== undefined) {
@@ -240,4 +247,12 @@ export class TcpInbound implements InboundSession {
     this.isCounted = true;
     this.transport.refuse(reason, this.identity?.raftAddress || this.socket.remoteAddress, why);
   }
+}
+
+function noCommonFormat(hello: Hello, identity: HostIdentity): string {
+  const { oldestFormat, identity: dialler } = hello;
+  return (
+    `this host reads formats ${FORMAT_OLDEST} to ${identity.newestFormat}, ` +
+    `the dialler ${oldestFormat} to ${dialler.newestFormat}; upgrade the older one`
+  );
 }

@@ -47,7 +47,7 @@ export class TcpLink {
         owner.onNews(slab, offset);
         return;
       }
-      this.onHello(decodeHello(slab.u8, slab.u32, offset, lengthBytes));
+      this.onHello(decodeHello(slab.u8, slab.u32, offset, lengthBytes, transport.identity.newestFormat));
     });
     this.socket = env.network.connect(
       address,

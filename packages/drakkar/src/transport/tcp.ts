@@ -199,11 +199,11 @@ export class TcpTransport implements Transport {
     if (!this.ownRoutes.isEmpty) connection.tell(this.ownRoutes.frames());
   }
 
-  release({ address, engine = 0 }: Peer): void {
-    const key = keyOf(address, engine);
+  release(target: string, engine = 0): void {
+    const key = keyOf(target, engine);
     this.peers.get(key)?.close();
     this.peers.delete(key);
-    if (engine === 0) this.routes.forget(address);
+    if (engine === 0) this.routes.forget(target);
   }
 
   async sendSnapshot(

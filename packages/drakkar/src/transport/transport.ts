@@ -3,7 +3,9 @@
  * others send arrives on the connections it accepted. Frames of one connection arrive in order; those that were queued
  * when a connection broke are lost and never sent again (design §7.6).
  */
-import type { Slab } from '../wire/slab.ts';
+import type { Env } from '../env/env.ts';
+import type { Slab, SlabPool } from '../wire/slab.ts';
+import type { TransportSecurity } from './security.ts';
 
 /** Who a host is. Exchanged in HELLO, before anything else. */
 export interface HostIdentity {
@@ -18,6 +20,8 @@ export interface HostIdentity {
   readonly startCounter: number;
   /** The starts before it that the directory remembers, oldest first. At most `EARLIER_STARTS_MAX`. */
   readonly earlierStarts: readonly number[];
+  /** The newest format that the host reads (`wire/formats.ts`). */
+  readonly newestFormat: number;
 }
 
 /** A connection that a peer dialled and that passed its HELLO. */
@@ -70,7 +74,7 @@ export interface SnapshotHeader {
 export const SIZE_UNKNOWN = 0;
 
 export interface TransportHandlers {
-  /** A frame whose length, checksum and version were checked; what is inside was not. The slab is valid during the call; `retain` it to keep it. */
+  /** A frame whose length, checksum and format were checked; what is inside was not. The slab is valid during the call; `retain` it to keep it. */
   onFrame(from: InboundSession, slab: Slab, offset: number, lengthBytes: number): void;
   onSessionEnd(from: InboundSession): void;
   onPeerUp(peer: Peer): void;
@@ -106,6 +110,24 @@ export interface TransportCounters {
 /** `host:port` to dial for a target; undefined while it is not known. */
 export type Resolve = (target: string) => string | undefined;
 
+/** What a transport is made with. */
+export interface TransportContext {
+  /** Clock, timers, randomness and network of the host: what takes the world from here runs in tests and in the simulator, too. */
+  readonly env: Env;
+  /** To be shown to every host, and theirs to be asked for, before anything else. */
+  readonly identity: HostIdentity;
+  readonly listenAddress: string;
+  /** For what arrives; `FrameReceiver` cuts a stream of bytes into frames with it. */
+  readonly pool: SlabPool;
+  readonly resolve: Resolve;
+  /** The number of the engine that it is for, 0 where a host has one. */
+  readonly engine: number;
+  /** Bytes that wait for one peer; what comes on top is not taken. */
+  readonly maxSendQueueBytes: number;
+  /** Certificates, where the host has some: a transport that does not know them must not start. */
+  readonly security: TransportSecurity | undefined;
+}
+
 export interface Transport {
   readonly name: string;
   /** `host:port` bound; set once started. */
@@ -125,8 +147,11 @@ export interface Transport {
    * `address`. Never called on a host with one engine.
    */
   announce?(engine: number, address: string, shardIds: readonly number[]): void;
-  /** Ends this way: no member of any shard lives there any more. The peer is void; another one is made when it is asked for. */
-  release(peer: Peer): void;
+  /**
+   * Ends the way to `target`, to that engine of it (default 0): no member of any shard lives there any more. The peer is void; another one is
+   * made when it is asked for.
+   */
+  release(target: string, engine?: number): void;
   /** Streams an image on a connection of its own; resolves when the receiver has installed it. */
   sendSnapshot(
     target: string,

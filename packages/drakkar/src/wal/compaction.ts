@@ -48,6 +48,8 @@ export class Compaction {
   private readonly wal: Wal;
   private running: Promise<void> | undefined;
   private isStopped = false;
+  /** Room is wanted now: what little holds back a segment is moved before segments pile up. */
+  private isWanted = false;
 
   constructor(wal: Wal) {
     this.wal = wal;
@@ -62,7 +64,18 @@ export class Compaction {
       })
       .finally(() => {
         this.running = undefined;
+        this.isWanted = false;
       });
+  }
+
+  reclaim(): void {
+    if (this.isStopped) return;
+    if (this.running !== undefined) {
+      void this.running.then(() => this.reclaim());
+      return;
+    }
+    this.isWanted = true;
+    this.consider();
   }
 
   /** Waits for the copy that is under way, unless the log will never make it durable. */
@@ -82,7 +95,8 @@ export class Compaction {
         const isSparse = liveBytes < segment.offset * MOVE_BELOW_SHARE;
         // A few state records are cheap to copy; those of thousands of shards, and blocks, when segments pile up.
         const isCheap = live.length === 0 && this.stateBytes(states) <= segment.offset * STATES_SHARE;
-        const mayMove = isCheap || (behind > SEGMENTS_BEFORE_MOVING && isSparse) || behind > 2 * SEGMENTS_BEFORE_MOVING;
+        const isLate = behind > SEGMENTS_BEFORE_MOVING || this.isWanted;
+        const mayMove = isCheap || (isLate && isSparse) || behind > 2 * SEGMENTS_BEFORE_MOVING;
         if (!mayMove || !(await this.moveOut(segment, live, states))) return;
         if (this.liveIn(segment).length > 0 || this.statesIn(segment).length > 0) return;
       }
@@ -192,7 +206,7 @@ export class Compaction {
       slab.u32.set(words, at);
       at += words.length;
     }
-    sealFrame(slab.u8, slab.u32, 0, frameBytes, FrameType.Moved, copies.length);
+    sealFrame(slab.u8, slab.u32, 0, frameBytes, FrameType.Moved, copies.length, wal.formats.enabled);
     wal.pushOwn(slab, frameBytes, (segment, frameOffset) => {
       let blockOffset = (FRAME_HEADER_WORDS + MOVED_PREFIX_WORDS) << 2;
       for (const { ref, place, shardId, words } of copies) {

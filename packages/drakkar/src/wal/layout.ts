@@ -16,7 +16,6 @@ export const PAGE_BYTES = 4096;
 export const SEGMENT_BYTES = 64 * 1024 * 1024;
 /** Most bytes of frames in one group, unless a single frame is larger; bounds the latency of a flush. */
 export const GROUP_MAX_BYTES = 1024 * 1024;
-export const WAL_FORMAT = 1;
 
 const SEGMENT_MAGIC = 0x4c57_4b44; // "DKWL"
 const GROUP_MAGIC = 0x5247_4b44; // "DKGR"

@@ -88,6 +88,8 @@ export interface LogDb {
   readFrame(place: BlockPlace): Promise<Slab>;
   /** Forgets a shard with all its records, durably. */
   removeShard(shardId: number): Promise<void>;
+  /** Much was given up: looks now for room to give back, not only when the log goes on. */
+  reclaim?(): void;
   /** Waits for pending writes, then gives all files back. */
   close(): Promise<void>;
 }

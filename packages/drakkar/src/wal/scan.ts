@@ -6,12 +6,12 @@
  * was torn at one opening cannot come back at a later one.
  */
 import { DrakkarError } from '../errors.ts';
-import { frameIsIntact, frameVersion, WIRE_VERSION } from '../wire/frame.ts';
+import { FORMAT_NEWEST } from '../wire/formats.ts';
+import { frameFormat, frameIsIntact } from '../wire/frame.ts';
 import {
   GROUP_HEADER_BYTES,
   NO_END,
   PAGE_BYTES,
-  WAL_FORMAT,
   pagesUp,
   readGroupHeader,
   type GroupHeader,
@@ -46,7 +46,12 @@ export interface GroupPlace {
 
 type SegmentResult = Pick<ScanResult, 'end' | 'damage' | 'tail'>;
 
-export async function scanSegments(segments: readonly Segment[], visit: FrameVisitor): Promise<ScanResult> {
+/** Throws `ERR_DIR_FORMAT` for what is in a format above `newestFormat`, `ERR_DISK_FAILED` for what cannot be read. */
+export async function scanSegments(
+  segments: readonly Segment[],
+  visit: FrameVisitor,
+  newestFormat: number = FORMAT_NEWEST,
+): Promise<ScanResult> {
   let end = NO_END;
   let damage: DrakkarError | undefined;
   const window = new Window();
@@ -58,12 +63,8 @@ export async function scanSegments(segments: readonly Segment[], visit: FrameVis
       const isNewest = segment === segments[segments.length - 1];
       if (isNewest && !(await holdsGroups(segment, window))) unborn = segment;
       else damage ??= damaged(segment, 0, 'its header is not readable');
-    } else if (segment.header.format > WAL_FORMAT) {
-      throw new DrakkarError(
-        'ERR_DIR_FORMAT',
-        `${segment.path} has format ${segment.header.format}, made by a newer version; this one knows up to ${WAL_FORMAT}; upgrade`,
-      );
-    } else usable.push(segment);
+    } else if (segment.header.format > newestFormat) throw tooNew(segment, segment.header.format, newestFormat);
+    else usable.push(segment);
   }
   for (let i = 0; i < usable.length; i++) {
     const segment = usable[i];
@@ -75,7 +76,7 @@ export async function scanSegments(segments: readonly Segment[], visit: FrameVis
     const next = usable[i + 1]?.header?.before;
     // Exact where it is known; nothing in a segment that its successor does not mention.
     const limit = next === undefined ? undefined : next.epoch === segment.epoch ? next.offset : PAGE_BYTES;
-    const found = await scanSegment(segment, window, end, limit, visit);
+    const found = await scanSegment(segment, window, end, limit, visit, newestFormat);
     end = found.end;
     damage ??= found.damage;
     tail = found.tail ?? tail;
@@ -103,6 +104,7 @@ async function scanSegment(
   before: LogEnd,
   limit: number | undefined,
   visit: FrameVisitor,
+  newestFormat: number,
 ): Promise<SegmentResult> {
   let end = before;
   let offset = PAGE_BYTES;
@@ -115,7 +117,7 @@ async function scanSegment(
       group !== undefined &&
       group.header.groupNumber === end.groupNumber + 1 &&
       group.header.previousChecksum === end.groupChecksum;
-    if (!follows || !visitFrames(segment, window, group.header, offset, visit)) break;
+    if (!follows || !visitFrames(segment, window, group.header, offset, visit, newestFormat)) break;
     const sizeBytes = pagesUp(group.header.lengthBytes);
     tail = { segment, offset, sizeBytes };
     offset += sizeBytes;
@@ -173,17 +175,27 @@ function visitFrames(
   header: GroupHeader,
   offset: number,
   visit: FrameVisitor,
+  newestFormat: number,
 ): boolean {
   const { u8, u32 } = window;
   const start = offset - window.start;
   const stop = start + header.lengthBytes;
   for (let at = start + GROUP_HEADER_BYTES; at < stop; at += u32[at >>> 2]) {
-    if (!frameIsIntact(u8, u32, at) || frameVersion(u32, at >>> 2) > WIRE_VERSION) return false;
+    if (!frameIsIntact(u8, u32, at)) return false;
+    const format = frameFormat(u32, at >>> 2);
+    if (format > newestFormat) throw tooNew(segment, format, newestFormat);
   }
   for (let at = start + GROUP_HEADER_BYTES; at < stop; at += u32[at >>> 2]) {
     visit(segment, u8, u32, at, window.start + at);
   }
   return true;
+}
+
+function tooNew({ path }: Segment, format: number, newestFormat: number): DrakkarError {
+  return new DrakkarError(
+    'ERR_DIR_FORMAT',
+    `${path} has format ${format}, made by a newer version; this one knows up to ${newestFormat}; upgrade`,
+  );
 }
 
 function damaged(segment: Segment, offset: number, why: string): DrakkarError {

@@ -36,6 +36,8 @@ export class SegmentFiles {
   readonly segmentBytes: number;
   private readonly spares: string[] = [];
   private spareNumber = 0;
+  /** What spares are filled with; made with the first. */
+  private zeros: Uint8Array | undefined;
   private making: Promise<void> | undefined;
 
   constructor(env: Env, dir: string, segmentBytes: number) {
@@ -97,9 +99,10 @@ export class SegmentFiles {
     const temporary = `${path}.new`;
     try {
       await fs.remove(temporary);
-      const file = await fs.open(temporary, 'create');
+      const file = await fs.open(temporary, 'create', { direct: true });
       try {
-        const zeros = new Uint8Array(Math.min(FILL_BYTES, this.segmentBytes));
+        this.zeros ??= new Uint8Array(fs.allocate(FILL_BYTES), 0, Math.min(FILL_BYTES, this.segmentBytes));
+        const { zeros } = this;
         for (let at = 0; at < this.segmentBytes; at += zeros.length) {
           await writeAll(file, zeros, Math.min(zeros.length, this.segmentBytes - at), at);
         }
@@ -124,7 +127,7 @@ export class SegmentFiles {
     const path = `${this.dir}/${epoch.toString(16).padStart(16, '0')}.wal`;
     await this.env.fs.rename(spare, path);
     await this.env.fs.syncDirectory(this.dir);
-    const file = await this.env.fs.open(path, 'write', { dataSync: true });
+    const file = await this.env.fs.open(path, 'write', { dataSync: true, direct: true });
     return new Segment(epoch, path, file, undefined, PAGE_BYTES);
   }
 

@@ -7,6 +7,7 @@ import type { Env, Timer } from '../env/env.ts';
 import type { BlockPlace, BlockRef } from '../wire/block-ref.ts';
 import { blockCount, blockFirstIndex, blockLengthBytes, blockShardId } from '../wire/block.ts';
 import { FRAME_HEADER_BYTES, FRAME_HEADER_WORDS, FrameType, frameCount, frameType, sealFrame } from '../wire/frame.ts';
+import { FIRST_FORMATS, type FormatRange } from '../wire/formats.ts';
 import { Slab, type SlabPool } from '../wire/slab.ts';
 import { Compaction } from './compaction.ts';
 import { FrameReader } from './frame-reader.ts';
@@ -15,7 +16,6 @@ import {
   GROUP_MAX_BYTES,
   PAGE_BYTES,
   SEGMENT_BYTES,
-  WAL_FORMAT,
   pagesUp,
   sealGroup,
   writeSegmentHeader,
@@ -45,6 +45,8 @@ export interface WalOptions {
   readonly pool: SlabPool;
   /** Default 64 MiB. A multiple of 4096; at least 16 pages. */
   readonly segmentBytes?: number;
+  /** What may be read, and what may be written at the moment. Default: what a new directory may hold. */
+  readonly formats?: FormatRange;
 }
 
 export interface WalCounters extends Record<string, number> {
@@ -73,16 +75,16 @@ interface PendingFrame {
 
 /** Opens the log in `dir`: reads what is there, and begins a new segment behind it. A damaged one is only read. */
 export async function openWal(options: WalOptions): Promise<Wal> {
-  const { env, dir, pool } = options;
+  const { env, dir, pool, formats = FIRST_FORMATS } = options;
   const files = new SegmentFiles(env, dir, options.segmentBytes ?? SEGMENT_BYTES);
   await env.fs.makeDirectory(dir);
   const segments = await files.openAll();
   const replay = new Replay();
-  const { end, damage, unborn, tail } = await scanSegments(segments, replay.visit);
+  const { end, damage, unborn, tail } = await scanSegments(segments, replay.visit, formats.newest);
   if (damage !== undefined) {
     // Left as it is: a new segment would name the shortened end as the right one, and the next opening would find nothing wrong.
     const { recovered, stateEpochs } = replay.finish(damage);
-    return new Wal(env, files, segments, recovered, stateEpochs, end, damage, pool);
+    return new Wal(env, files, segments, recovered, stateEpochs, end, damage, pool, formats);
   }
   if (unborn !== undefined) {
     segments.pop();
@@ -92,7 +94,7 @@ export async function openWal(options: WalOptions): Promise<Wal> {
   const last = segments[segments.length - 1];
   if (last !== undefined) await rewrite(last, 0, PAGE_BYTES);
   const { recovered, stateEpochs } = replay.finish(undefined);
-  const wal = new Wal(env, files, segments, recovered, stateEpochs, end, undefined, pool);
+  const wal = new Wal(env, files, segments, recovered, stateEpochs, end, undefined, pool, formats);
   await wal.begin();
   return wal;
 }
@@ -115,6 +117,8 @@ export class Wal implements LogDb {
   pendingBytes = 0;
   isFull = false;
   readonly env: Env;
+  /** What is enabled may grow while the log is open. */
+  readonly formats: FormatRange;
   readonly files: SegmentFiles;
   /** Oldest first; the last is written to. */
   readonly segments: Segment[];
@@ -131,7 +135,8 @@ export class Wal implements LogDb {
   private readonly groupMaxBytes: number;
   private isWriting = false;
   private writeStarted = 0;
-  private staging = new Slab(GROUP_HEADER_BYTES + GROUP_MAX_BYTES + PAGE_BYTES);
+  /** Where a group is put together; its memory is such that it goes to the disk as it is. */
+  private staging: Slab;
   private stagedBytes = 0;
   private failure: DrakkarError | undefined;
   private isClosing = false;
@@ -149,9 +154,12 @@ export class Wal implements LogDb {
     end: LogEnd,
     damage: DrakkarError | undefined,
     _pool: SlabPool,
+    formats: FormatRange,
   ) {
     this.env = env;
+    this.formats = formats;
     this.files = files;
+    this.staging = this.makeStaging(GROUP_HEADER_BYTES + GROUP_MAX_BYTES + PAGE_BYTES);
     this.groupMaxBytes = Math.min(GROUP_MAX_BYTES, files.segmentBytes >>> 2);
     this.segments = segments;
     this.recovered = recovered;
@@ -193,7 +201,7 @@ export class Wal implements LogDb {
     const lengthBytes = FRAME_HEADER_BYTES + recordBytes(state);
     const slab = new Slab(lengthBytes);
     writeRecord(slab.u8, slab.u32, FRAME_HEADER_WORDS, state, flags);
-    sealFrame(slab.u8, slab.u32, 0, lengthBytes, FrameType.Records, 1);
+    sealFrame(slab.u8, slab.u32, 0, lengthBytes, FrameType.Records, 1, this.formats.enabled);
     this.push({ slab, offset: 0, lengthBytes, done, state: (flags & RECORD_REMOVED) === 0 ? state : undefined });
   }
 
@@ -284,7 +292,7 @@ export class Wal implements LogDb {
     const epoch = (this.segments.length > 0 ? this.current.epoch : this.end.epoch) + 1;
     const segment = await this.files.activate(epoch);
     const page = new Uint8Array(PAGE_BYTES);
-    const header = { format: WAL_FORMAT, epoch, sizeBytes: this.files.segmentBytes, before: this.end };
+    const header = { format: this.formats.enabled, epoch, sizeBytes: this.files.segmentBytes, before: this.end };
     writeSegmentHeader(page, header);
     await writeAll(segment.file, page, PAGE_BYTES, 0);
     this.segments.push(segment);
@@ -293,11 +301,15 @@ export class Wal implements LogDb {
     this.files.ensureSpare().catch(() => {});
   }
 
+  private makeStaging(sizeBytes: number): Slab {
+    return new Slab(sizeBytes, undefined, this.env.fs.allocate(sizeBytes));
+  }
+
   private writeGroup(bytes: number): void {
     const segment = this.current;
     const lengthBytes = GROUP_HEADER_BYTES + bytes;
     const padded = pagesUp(lengthBytes);
-    if (padded > this.staging.sizeBytes) this.staging = new Slab(padded);
+    if (padded > this.staging.sizeBytes) this.staging = this.makeStaging(padded);
     const { u8, u32 } = this.staging;
     let at = GROUP_HEADER_BYTES;
     for (const frame of this.writing) {
@@ -422,6 +434,10 @@ export class Wal implements LogDb {
   /** The engine may have given up entries: looks whether whole segments can go. */
   consider(): void {
     this.compaction.consider();
+  }
+
+  reclaim(): void {
+    this.compaction.reclaim();
   }
 
   /** Waits until all that was appended before is durable; false when it will not be, or not soon. */

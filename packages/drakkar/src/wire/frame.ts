@@ -3,7 +3,7 @@
  *
  *     word 0  length in bytes, this header included; a multiple of 4
  *     word 1  CRC-32 of everything behind this word, seeded with the length
- *     word 2  type | wire version << 8 | check of length, type and version << 16
+ *     word 2  type | format << 8 | check of length, type and version << 16
  *     word 3  count of the blocks, messages or records inside; free for other types
  *
  * The check lets a receiver find a garbled length before it waits for bytes that will never come: the CRC is known to be wrong only
@@ -13,11 +13,11 @@
  */
 import { DrakkarError } from '../errors.ts';
 import { checksumRange } from './checksum.ts';
+import { FORMAT_NEWEST, FORMAT_OLDEST } from './formats.ts';
 import { FRAME_MAX_BYTES } from './limits.ts';
 
 export const FRAME_HEADER_BYTES = 16;
 export const FRAME_HEADER_WORDS = 4;
-export const WIRE_VERSION = 1;
 
 export const FrameType = {
   /** Blocks from a leader; written to the log as they are. */
@@ -49,7 +49,7 @@ export function frameType(u32: Uint32Array, word: number): number {
   return u32[word + 2] & 0xff;
 }
 
-export function frameVersion(u32: Uint32Array, word: number): number {
+export function frameFormat(u32: Uint32Array, word: number): number {
   return (u32[word + 2] >>> 8) & 0xff;
 }
 
@@ -69,10 +69,11 @@ export function sealFrame(
   lengthBytes: number,
   type: FrameType,
   count: number,
+  format: number = FORMAT_OLDEST,
 ): void {
   const word = offset >>> 2;
   u32[word] = lengthBytes;
-  u32[word + 2] = type | (WIRE_VERSION << 8);
+  u32[word + 2] = type | (format << 8);
   u32[word + 2] |= headerCheck(u32, word) << 16;
   u32[word + 3] = count;
   u32[word + 1] = checksumRange(u8, offset + 8, offset + lengthBytes, lengthBytes);
@@ -91,7 +92,7 @@ function headerCheck(u32: Uint32Array, word: number): number {
 /** Bytes of a header that `isHeaderSound` looks at. */
 export const FRAME_CHECKED_BYTES = 12;
 
-/** Whether length, type and version at `word` belong together. */
+/** Whether length, type and format at `word` belong together. */
 export function isHeaderSound(u32: Uint32Array, word: number): boolean {
   return u32[word + 2] >>> 16 === headerCheck(u32, word);
 }
@@ -103,13 +104,14 @@ export function frameIsIntact(u8: Uint8Array, u32: Uint32Array, offset: number):
   return checksumRange(u8, offset + 8, offset + length, length) === u32[word + 1];
 }
 
-/** Checks length, checksum and version of the frame at `offset` in bytes that enter; throws `ERR_FRAME`. */
+/** Checks length, checksum and format of the frame at `offset` in bytes that enter; throws `ERR_FRAME`. */
 export function checkFrame(
   u8: Uint8Array,
   u32: Uint32Array,
   offset: number,
   endBytes: number,
   maxBytes: number = FRAME_MAX_BYTES,
+  newestFormat: number = FORMAT_NEWEST,
 ): void {
   const length = u32[offset >>> 2];
   if (endBytes - offset < FRAME_HEADER_BYTES || !isFrameLength(length, maxBytes) || offset + length > endBytes) {
@@ -117,8 +119,11 @@ export function checkFrame(
   }
   if (!isHeaderSound(u32, offset >>> 2) || !frameIsIntact(u8, u32, offset))
     throw new DrakkarError('ERR_FRAME', 'a frame has a wrong checksum');
-  const version = frameVersion(u32, offset >>> 2);
-  if (version !== WIRE_VERSION) {
-    throw new DrakkarError('ERR_FRAME', `a frame has wire version ${version}, this host speaks ${WIRE_VERSION}`);
+  const format = frameFormat(u32, offset >>> 2);
+  if (format < FORMAT_OLDEST || format > newestFormat) {
+    throw new DrakkarError(
+      'ERR_FRAME',
+      `a frame has format ${format}, this host reads ${FORMAT_OLDEST} to ${newestFormat}; upgrade the older of the two hosts`,
+    );
   }
 }

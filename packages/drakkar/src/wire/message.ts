@@ -30,7 +30,10 @@ export const MessageType = {
   LeaderTransfer: 11,
   /** To a host whose directory went back: `hint` = its newest start that is known, `logIndex`, `logTerm` = its directory id. */
   Outdated: 12,
-  /** From host to host, for no shard: the sender lives. Any frame says so; this one is sent when there is no other. */
+  /**
+   * From host to host, for no shard: the sender lives. Any frame says so; this one is sent when there is no other. `hint` = the format that
+   * is enabled on the sender, 0 when it does not say.
+   */
   Alive: 13,
   /**
    * To a replica that was removed from its shard and may not know; `logIndex`, `logTerm` = where the sender's log ends, `commit`, `hint` = what

@@ -23,9 +23,8 @@ export class Slab {
   private holders = 1;
   private readonly pool: SlabPool | undefined;
 
-  constructor(sizeBytes: number, pool?: SlabPool) {
-    const buffer = new ArrayBuffer(sizeBytes);
-    this.u8 = new Uint8Array(buffer);
+  constructor(sizeBytes: number, pool?: SlabPool, buffer = new ArrayBuffer(sizeBytes)) {
+    this.u8 = new Uint8Array(buffer, 0, sizeBytes);
     this.u32 = new Uint32Array(buffer, 0, sizeBytes >>> 2);
     this.sizeBytes = sizeBytes;
     this.pool = pool;

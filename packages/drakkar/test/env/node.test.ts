@@ -41,6 +41,45 @@ test('files: created private, written at a place, read back, synced, renamed, re
   assert.equal(await fs.stat(`${root}/a`), undefined);
 });
 
+test('direct files: whole pages and all else, written in any order, read back as written', async () => {
+  const { fs } = env;
+  const path = `${root}/direct`;
+  const file = await fs.open(path, 'create', { direct: true, dataSync: true });
+  const pages = new Uint8Array(fs.allocate(3 * 4096));
+  assert.ok(pages.length >= 3 * 4096 && pages.every((byte) => byte === 0));
+  const expected = new Uint8Array(6 * 4096);
+  const write = (bytes: Uint8Array, offset: number, length: number, position: number): Promise<void> => {
+    expected.set(bytes.subarray(offset, offset + length), position);
+    return new Promise((resolve, reject) => {
+      file.write(bytes, offset, length, position, (error) => (error === null ? resolve() : reject(error)));
+    });
+  };
+  const check = async (): Promise<void> => {
+    const read = new Uint8Array(expected.length);
+    const size = await file.sizeBytes();
+    assert.equal(await file.read(read, 0, read.length, 0), size);
+    assert.deepEqual(read.subarray(0, size), expected.subarray(0, size));
+  };
+  await write(pages, 0, 3 * 4096, 0);
+  await check();
+  pages.fill(1, 0, 4096).fill(2, 4096);
+  await write(pages, 4096, 2 * 4096, 4096);
+  await check();
+  await write(text('not a page'), 0, 10, 5000); // from memory that may lie anywhere
+  await check();
+  await write(pages, 0, 4096, 4096); // over what the cache holds
+  await check();
+  await write(pages, 100, 5000, 8192); // neither offset nor length
+  await check();
+  await write(pages, 4096, 4096, 5 * 4096 - 1); // nor position
+  await file.sync();
+  await check();
+  await file.close();
+  const again = await fs.open(path, 'write', { direct: true });
+  assert.equal(await again.sizeBytes(), 6 * 4096 - 1);
+  await again.close();
+});
+
 test('a directory is locked for one, and free after its release', async () => {
   const dir = `${root}/locked`;
   await env.fs.makeDirectory(dir);
@@ -131,3 +170,66 @@ test('a directory that others may reach is refused', async () => {
   chmodSync(dir, 0o755);
   await assert.rejects(NodeHost.open({ dir, raftAddress: '127.0.0.1:17454' }), { code: 'ERR_DIR_PERMISSIONS' });
 });
+
+test('accepted connections share what they read into: each gets its own bytes, in order, and none while it is paused', async () => {
+  const size = 3_000_000;
+  const valueAt = (connection: number, at: number): number => (at * 31 + (at >>> 8) + connection * 7) & 0xff;
+  const done: Promise<void>[] = [];
+  const begun = Promise.withResolvers<void>();
+  let goOn: (() => void) | undefined;
+  const listener = await env.network.listen('127.0.0.1:0', (socket) => {
+    let received = 0;
+    let connection = -1;
+    let isPaused = false;
+    const end = Promise.withResolvers<void>();
+    done.push(end.promise);
+    socket.handlers = {
+      onData(buffer, offset, length) {
+        assert.equal(isPaused, false, 'bytes for a paused connection');
+        let at = offset;
+        if (connection < 0) connection = buffer[at++];
+        for (; at < offset + length; at++) {
+          if (buffer[at] !== valueAt(connection, received++)) assert.fail(`connection ${connection}: byte ${received}`);
+        }
+        if (connection > 0 || goOn !== undefined) return;
+        isPaused = true;
+        socket.pause();
+        goOn = () => {
+          isPaused = false;
+          socket.resume();
+        };
+        begun.resolve();
+      },
+      onClose: (error) => {
+        if (error === undefined && received === size) end.resolve();
+        else end.reject(error ?? new Error(`connection ${connection} ended after ${received} bytes`));
+      },
+    };
+  });
+  const send = (connection: number): void => {
+    const bytes = new Uint8Array(size + 1);
+    bytes[0] = connection;
+    for (let i = 0; i < size; i++) bytes[i + 1] = valueAt(connection, i);
+    const socket = env.network.connect(listener.address, {
+      onOpen() {
+        socket.write(bytes, 0, bytes.length);
+        socket.end();
+      },
+      onData() {},
+      onClose() {},
+    });
+  };
+  send(0);
+  await begun.promise;
+  for (const connection of [1, 2, 3]) send(connection);
+  await Promise.all(await othersOf(done, 4));
+  goOn!();
+  await done[0];
+  await listener.close();
+});
+
+/** All but the first, once there are so many. */
+async function othersOf(all: readonly Promise<void>[], count: number): Promise<readonly Promise<void>[]> {
+  while (all.length < count) await new Promise((resolve) => setImmediate(resolve));
+  return all.slice(1);
+}

@@ -3,7 +3,7 @@
  * durable, and can crash a replica to what was durable.
  */
 import assert from 'node:assert/strict';
-import { seededRandom } from 'drakkar/testing';
+import { seededRandom } from '../../src/testing.ts';
 import type { RaftConfig } from '../../src/raft/config.ts';
 import type { Outbox, TransferOutcome } from '../../src/raft/outbox.ts';
 import type { WakeCause } from '../../src/raft/quiesce.ts';
@@ -120,6 +120,12 @@ export class Node implements Outbox {
     blocks.push(block);
   }
 
+  /** Term of what a crash would leave at `index`. */
+  durableTermAt(index: number): number | undefined {
+    return this.durable.blocks.find((block) => index >= block.firstIndex && index < block.firstIndex + block.count)
+      ?.term;
+  }
+
   /** What an engine does after each input. */
   work(): void {
     if (this.noopWanted && this.raft.role === 'leader') {
@@ -224,7 +230,11 @@ export class Node implements Outbox {
     this.droppedReads.push(context);
   }
 
-  truncated(): void {}
+  truncations = 0;
+
+  truncated(): void {
+    this.truncations++;
+  }
 
   leaderChanged(leaderId: number, term: number): void {
     if (leaderId === this.id) this.cluster.elected(this.id, term);

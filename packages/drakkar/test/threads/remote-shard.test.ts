@@ -54,6 +54,7 @@ function play(answers: (sequence: number) => number | DrakkarError | undefined) 
     tickMs: 20,
     onEvent() {},
     condemn: () => Promise.resolve(),
+    enableFormat: () => Promise.resolve(),
     resolve: () => undefined,
     onDied() {},
   });

@@ -5,7 +5,7 @@ import { encodeHello, type Purpose } from '../../src/transport/hello.ts';
 import { hostUri } from '../../src/transport/identity.ts';
 import { TransportSecurity, type TlsOptions } from '../../src/transport/security.ts';
 import { createTcpTransport } from '../../src/transport/tcp.ts';
-import type { HostIdentity } from '../../src/transport/transport.ts';
+import type { HostIdentity, TransportContext } from '../../src/transport/transport.ts';
 import { TestHost, TestPair, identityOf } from './compliance.ts';
 
 /** Not the default, so that hosts of two deployments may both have it. */
@@ -13,6 +13,7 @@ export const ROLE = 'test://raft';
 
 interface Secured {
   readonly fields?: Partial<HostIdentity>;
+  readonly context?: Partial<TransportContext>;
   readonly request?: CertificateRequest;
   readonly authority?: SimulatedAuthority;
   readonly tls?: Partial<TlsOptions>;
@@ -32,8 +33,12 @@ export class SecuredPair extends TestPair {
     return { dnsNames: [name], uris: [ROLE, hostUri(identity.hostId)] };
   }
 
-  override host(name: string, fields: Partial<HostIdentity> = {}): Promise<TestHost> {
-    return this.securedHost(name, { fields });
+  override host(
+    name: string,
+    fields: Partial<HostIdentity> = {},
+    context: Partial<TransportContext> = {},
+  ): Promise<TestHost> {
+    return this.securedHost(name, { fields, context });
   }
 
   async securedHost(name: string, more: Secured = {}): Promise<TestHost> {
@@ -52,11 +57,14 @@ export class SecuredPair extends TestPair {
     const issued = authority.issue(more.request ?? this.requestOf(identity));
     const options = { ca: authority.ca, ...issued, roles: [ROLE], ...more.tls };
     const security = await TransportSecurity.open(env, options, identity.deploymentId);
-    const host = new TestHost((context) => createTcpTransport({ ...context, security }), env, identity, engine);
+    const host = new TestHost((context) => createTcpTransport({ ...context, security }), env, identity, {
+      engine,
+      ...(engine === 0 ? {} : { listenAddress: `${name}:0` }),
+      ...more.context,
+    });
     if (more.request === undefined) security.start([identity.raftAddress], identity);
     this.securityOf.set(host, security);
-    await this.world.settle(host.transport.start(host));
-    return host;
+    return this.begin(host);
   }
 }
 

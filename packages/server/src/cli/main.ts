@@ -6,6 +6,7 @@
 import { Command } from 'commander';
 import { addInfo } from './info.ts';
 import { addMeasurements } from './measure.ts';
+import { addMember } from './member.ts';
 import { addSnapshot } from './snapshot.ts';
 import { addWal } from './wal.ts';
 
@@ -19,5 +20,5 @@ const program = new Command('drakkar')
   .description('Looks at Drakkar hosts and their directories, repairs and measures them.')
   .showHelpAfterError('(add --help for what there is)')
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
-for (const add of [addInfo, addWal, addSnapshot, addMeasurements]) add(program);
+for (const add of [addInfo, addMember, addWal, addSnapshot, addMeasurements]) add(program);
 await program.parseAsync();

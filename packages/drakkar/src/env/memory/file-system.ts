@@ -60,6 +60,10 @@ export class MemoryFileSystem implements FileSystem {
     });
   }
 
+  allocate(sizeBytes: number): ArrayBuffer {
+    return new ArrayBuffer(sizeBytes);
+  }
+
   makeDirectory(path: string): Promise<void> {
     return this.perform('make', path, () => {
       const parts = path.split('/');

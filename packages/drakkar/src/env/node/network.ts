@@ -1,5 +1,5 @@
-/** TCP of this machine, plain or under TLS. Plain dialled sockets read into one static buffer; accepted ones cannot (hot-path §3). */
-import { connect as dial, createServer, type Server, type Socket as NetSocket } from 'node:net';
+/** TCP of this machine, plain or under TLS. Plain sockets read into static buffers: no memory is made for what arrives (hot-path §3). */
+import { connect as dial, createServer, Socket as NetSocket, type Server } from 'node:net';
 import {
   connect as dialTls,
   createServer as createTlsServer,
@@ -144,14 +144,19 @@ function listen(address: string, onConnection: (socket: Socket) => void, securit
   const { host, port } = parseAddress(address);
   const open = new Set<NetSocket>();
   const handshakes = security === undefined ? undefined : new Handshakes(contextOf(security));
-  const server = createServer({ noDelay: true }, (raw) => {
+  // One for all connections: a reader is done with what arrived before the next one's bytes come.
+  const buffer = new Uint8Array(READ_BYTES);
+  const server = createServer({ noDelay: true, pauseOnConnect: handshakes === undefined }, (accepted) => {
+    let onBytes = (_bytes: Uint8Array, _length: number): void => {};
+    const raw = handshakes === undefined ? readingInto(buffer, accepted, (...read) => onBytes(...read)) : accepted;
     open.add(raw);
     raw.on('close', () => open.delete(raw));
     const nobody: SocketHandlers = { onData() {}, onClose() {} };
     const socket = new NodeSocket(raw, nobody, formatAddress(raw.remoteAddress ?? 'unknown', raw.remotePort ?? 0));
-    if (handshakes === undefined) raw.on('data', (chunk: Buffer) => socket.handlers.onData(chunk, 0, chunk.length));
+    onBytes = (bytes, length) => socket.handlers.onData(bytes, 0, length);
     onConnection(socket);
-    handshakes?.begin(raw, socket);
+    if (handshakes === undefined) raw.resume();
+    else handshakes.begin(raw, socket);
   });
   return new Promise((resolve, reject) => {
     server.once('error', reject);
@@ -169,6 +174,36 @@ function listen(address: string, onConnection: (socket: Socket) => void, securit
       });
     });
   });
+}
+
+interface Handle {
+  useUserBuffer?: unknown;
+}
+
+/**
+ * A socket in the place of `accepted`, which is paused and was not read yet, that reads into `buffer`. Node offers that for dialled sockets
+ * only: accepted ones make 64 KiB for every read, and the collector runs for them all the time. So another socket takes over the
+ * handle. Where that is not as it is known to be, the bytes come as Node brings them.
+ */
+function readingInto(
+  buffer: Uint8Array,
+  accepted: NetSocket,
+  onBytes: (bytes: Uint8Array, length: number) => void,
+): NetSocket {
+  const holder = accepted as unknown as { _handle: Handle | null };
+  const handle = holder._handle;
+  if (typeof handle?.useUserBuffer !== 'function') {
+    accepted.on('data', (chunk: Buffer) => onBytes(chunk, chunk.length));
+    return accepted.pause();
+  }
+  holder._handle = null;
+  accepted.destroy(); // an empty shell
+  const callback = (length: number): boolean => {
+    onBytes(buffer, length);
+    return true;
+  };
+  const options = { handle, pauseOnCreate: true, onread: { buffer, callback } };
+  return new NetSocket(options as unknown as ConstructorParameters<typeof NetSocket>[0]);
 }
 
 function boundAddress(server: Server, host: string, asked: string): string {
