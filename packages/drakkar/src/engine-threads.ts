@@ -14,6 +14,7 @@ import { notHere, twice } from './local-engines.ts';
 import { moduleOf, refuseFunction, type StateMachineSource } from './machine-module.ts';
 import { mergeMetrics } from './metrics.ts';
 import type { Registry } from './registry/registry.ts';
+import type { ShardView } from './registry/shard-views.ts';
 import { ThreadClient } from './threads/client.ts';
 import type { EngineReport } from './threads/protocol.ts';
 import type { ReloadTlsOptions } from './transport/security.ts';
@@ -102,6 +103,7 @@ export class EngineThreads {
           onEvent: (event, payload) => this.onEvent(this.clients[t], event, payload),
           enableFormat: (format) => this.formatEnabled(format),
           condemn: (newestStart) => this.condemn(this.clients[t], newestStart),
+          tellShard: (view) => this.options.registry.tellShard?.(view),
           resolve: (target) => this.options.registry.resolve(target),
           onDied: (error) => this.threadDied(this.clients[t], error),
         }),
@@ -117,9 +119,10 @@ export class EngineThreads {
   private async openThread(client: ThreadClient, engines: readonly EnginePaths[]): Promise<Known[]> {
     const { directory, host } = this.options;
     const hasRegistry = host.gossip !== undefined || host.registry !== undefined;
+    const wantsShards = this.options.registry.tellShard !== undefined;
     const options = Object.fromEntries(Object.entries(host).filter(([name]) => !STAYS_HERE.has(name)));
     const { identity, format } = directory;
-    const opening = { options, identity, format, engines, hasRegistry };
+    const opening = { options, identity, format, engines, hasRegistry, wantsShards };
     const reports = (await client.open(opening)) as EngineReport[];
     return reports.map((report) => ({
       client,
@@ -316,6 +319,22 @@ export class EngineThreads {
       for (const [engine, text] of client.ask('engineMetrics', []) as [number, string][]) texts.set(engine, text);
     }
     return mergeMetrics(texts);
+  }
+
+  /** See `NodeHost.knownShard`. */
+  knownShard(shardId: number): ShardView | undefined {
+    const { registry } = this.options;
+    if (registry.shard !== undefined) return registry.shard(shardId);
+    const client = this.engineOf(shardId)?.client;
+    if (client === undefined || client.failure !== undefined) return undefined;
+    return client.ask('knownShard', [shardId]) as ShardView | undefined;
+  }
+
+  knownShards(): readonly ShardView[] {
+    const { registry } = this.options;
+    if (registry.shards !== undefined) return registry.shards();
+    const alive = this.clients.filter(({ failure }) => failure === undefined);
+    return alive.flatMap((client) => client.ask('knownShards', []) as readonly ShardView[]);
   }
 
   // Failures.

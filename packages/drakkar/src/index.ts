@@ -81,6 +81,7 @@ export type { Slab, SlabPool } from './wire/slab.ts';
 export type { GossipOptions } from './registry/gossip.ts';
 export { createGossipRegistry } from './registry/gossip.ts';
 export type { KnownHost, Registry, RegistryContext } from './registry/registry.ts';
+export type { ShardView } from './registry/shard-views.ts';
 export { FORMAT_NEWEST, FORMAT_OLDEST, FORMAT_REHEARSAL, type FormatRange } from './wire/formats.ts';
 export type { ReloadTlsOptions, TlsFiles, TlsOptions, TransportSecurity } from './transport/security.ts';
 export { createTcpTransport, type TcpTransportOptions } from './transport/tcp.ts';

@@ -18,6 +18,8 @@ import { loadFactory, moduleOf, type ModuleSpec, type StateMachineSource } from 
 import { mergeMetrics, renderMetrics } from './metrics.ts';
 import type { StateMachineFactory } from './rsm/state-machine.ts';
 import type { Registry } from './registry/registry.ts';
+import type { ShardView } from './registry/shard-views.ts';
+import { shardView, shardViews, tellRegistry, type OwnReplicas } from './shard-news.ts';
 import type { EngineReport } from './threads/protocol.ts';
 import type { TransportSecurity } from './transport/security.ts';
 import { createTcpTransport } from './transport/tcp.ts';
@@ -37,7 +39,7 @@ export interface EngineContext {
   readonly isPart: boolean;
 }
 
-export class LocalEngines {
+export class LocalEngines implements OwnReplicas {
   readonly all: Engine[] = [];
   private readonly starting = new Set<Promise<void>>();
   private readonly stopping = new AbortController();
@@ -45,6 +47,7 @@ export class LocalEngines {
 
   constructor(context: EngineContext) {
     this.context = context;
+    tellRegistry(context.registry, this, context.events);
   }
 
   async open(): Promise<void> {
@@ -87,6 +90,19 @@ export class LocalEngines {
       if (replica !== undefined) return replica;
     }
     return undefined;
+  }
+
+  *replicas(): IterableIterator<Replica> {
+    for (const engine of this.all) yield* engine.replicas.values();
+  }
+
+  /** See `NodeHost.knownShard`. */
+  knownShard(shardId: number): ShardView | undefined {
+    return shardView(this.context.registry, this, shardId);
+  }
+
+  knownShards(): readonly ShardView[] {
+    return shardViews(this.context.registry, this);
   }
 
   numbered(number: number): Engine | undefined {

@@ -42,6 +42,7 @@ import { queryLog, watch, watchLeader } from './log-requests.ts';
 import { checkMachine, type StateMachineSource } from './machine-module.ts';
 import { additionOf, promotionOf, readMembership, removalOf } from './membership-requests.ts';
 import type { KnownHost } from './registry/registry.ts';
+import type { ShardView } from './registry/shard-views.ts';
 import type { Result } from './rsm/state-machine.ts';
 import { Session } from './session.ts';
 import { notAcross, type ShardHandle } from './shard-handle.ts';
@@ -419,6 +420,19 @@ export class NodeHost {
   /** The hosts that the registry knows, this one included; without gossip, only this one. */
   knownHosts(): readonly KnownHost[] {
     return this.parts.registry.hosts();
+  }
+
+  /**
+   * What is known of a shard that may live elsewhere: who leads it and who belongs to it. With gossip from all hosts, seconds old and only a hint
+   * where to ask; without, only of shards that run here. Undefined when nothing is known.
+   */
+  knownShard(shardId: number): ShardView | undefined {
+    return (this.parts.threads ?? this.parts.engines).knownShard(shardId);
+  }
+
+  /** The same of all shards that anything is known of. */
+  knownShards(): readonly ShardView[] {
+    return (this.parts.threads ?? this.parts.engines).knownShards();
   }
 
   /** Digests of what is applied here, for comparing replicas at equal `appliedIndex`. */

@@ -350,6 +350,7 @@ test('a callback that throws keeps no other from its answer', async () => {
 /** Methods that mean a shard: each is called here on a host whose shards live in threads, in this order. */
 const OF_A_SHARD: Record<string, (host: NodeHost, cluster: TestCluster) => unknown> = {
   shardInfo: (host) => assert.equal(host.shardInfo(1).state, 'running'),
+  knownShard: (host) => assert.deepEqual(host.knownShard(1)?.voters, { 1: 'host1:7000' }),
   whenReady: (host) => host.whenReady(1),
   propose: async (host) => assert.equal(await host.propose(1, text('one')), 1),
   proposeBatch: async (host) => assert.deepEqual(await host.proposeBatch(1, [text('two'), text('three')]), [2, 3]),
@@ -377,7 +378,9 @@ const OF_A_SHARD: Record<string, (host: NodeHost, cluster: TestCluster) => unkno
 };
 /** Of the whole host; what they do with several engines is tested elsewhere in this file. */
 const OF_THE_HOST =
-  'constructor on off id raftAddress failed knownHosts close info metrics reloadTls enableFormat'.split(' ');
+  'constructor on off id raftAddress failed knownHosts close info metrics reloadTls enableFormat knownShards'.split(
+    ' ',
+  );
 /** Private. */
 const HELPERS = 'served change attempt'.split(' ');
 
@@ -397,6 +400,15 @@ test('every method of NodeHost was thought of, and those that mean a shard reach
   const cluster = new TestCluster({ hosts: 1, engines: () => 2 });
   await cluster.startAll([7, 1]);
   assert.equal(cluster.hosts.get(1)!.shardInfo(1).engine, 1);
+  assert.equal(cluster.hosts.get(1)!.knownShard(2), undefined);
+  const views = cluster.hosts.get(1)!.knownShards();
+  assert.deepEqual(
+    views.map(({ shardId, leaderId }) => [shardId, leaderId]),
+    [
+      [7, 1],
+      [1, 1],
+    ],
+  );
   for (const call of Object.values(OF_A_SHARD)) {
     await cluster.settle(Promise.resolve(call(cluster.hosts.get(1)!, cluster)));
   }
@@ -599,6 +611,13 @@ test('hosts that are found by id tell their threads where the others are', async
     for (const shardId of [1, 2]) await cluster.ready(shardId);
     for (const shardId of [1, 2]) await cluster.propose(id, shardId, `moved ${id}`);
   }
+  // What their threads know of shards goes round, too.
+  const isKnown = (id: number): boolean =>
+    cluster.hosts
+      .get(id)!
+      .knownShards()
+      .filter(({ voters }) => Object.keys(voters).length === 3).length === 2;
+  await cluster.world.until(() => [1, 2, 3].every(isKnown), 60_000);
   assert.equal(replicaOf(cluster.hosts.get(2)!, 2).engine.number, 1);
   for (const shardId of [1, 2]) await cluster.assertEqual(shardId);
   await cluster.close();

@@ -13,7 +13,9 @@ import { WORKER, endProgress, progress } from './report.ts';
 
 const HOME = fileURLToPath(new URL('../..', import.meta.url));
 const SEEDS_MAX = 1000;
-const CRASH_POINT_SEEDS_MAX = 3;
+/** A reference run has thousands of file operations: a part of them for each seed. */
+const CRASH_POINT_SEEDS_MAX = 60;
+const CRASH_POINTS_EVERY = 10;
 /** A bug may make a run spin. */
 const SEED_TIMEOUT_MS = 120_000;
 
@@ -105,7 +107,8 @@ async function hunt(plant: Plant, dir: string, from: number, baseline: Baseline)
     for (let tried = 1; tried <= most; tried++) {
       progress(`${plant.name}: seed ${tried}`);
       const { faults, operations } = plant;
-      const job = { kind, seed: from + tried - 1, faults, operations } as const;
+      const every = kind === 'crash-points' ? CRASH_POINTS_EVERY : undefined;
+      const job = { kind, seed: from + tried - 1, faults, operations, every } as const;
       const rule = await ruleBrokenBy(pool, job);
       if (rule !== undefined && (await baseline.passes(job))) return { name: plant.name, seeds: tried, by: rule };
     }

@@ -536,4 +536,11 @@ export const PLANTS: readonly Plant[] = [
     to: 'format: FORMAT_OLDEST,',
     faults: ['upgrade', 'enable-format'],
   },
+  {
+    name: 'refused-group-counts-for-the-end-of-the-log',
+    file: 'wal/wal.ts',
+    from: '      this.end = this.endBefore;\n',
+    to: '',
+    faults: ['no-room', 'crash', 'power-loss'],
+  },
 ];

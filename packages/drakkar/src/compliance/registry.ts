@@ -77,6 +77,31 @@ export function registryCompliance(create: CreateRegistry, findsIds: boolean): C
         ]
       : []),
     {
+      name: 'what a host tells of a shard is known to all that spread it, and older news change nothing',
+      run: async () => {
+        const { machines, registries } = await pair();
+        const [one, two] = registries;
+        if (one.tellShard !== undefined) {
+          expect(
+            one.shard !== undefined && one.shards !== undefined,
+            'a registry that is told of shards tells of them',
+          );
+          const none = { shardId: 7, leaderId: 0, term: 0, configChangeIndex: 5, nonVotings: {}, witnesses: {} };
+          const newer = { ...none, leaderId: 2, term: 9, voters: { 2: 'elsewhere:1' } };
+          one.tellShard(newer);
+          await machines.world.until(() => two.shard!(7)?.leaderId === 2 && two.shard!(7)?.configChangeIndex === 5);
+          two.tellShard!({ ...newer, leaderId: 1, term: 8, configChangeIndex: 4, voters: { 1: 'elsewhere:2' } });
+          await machines.world.run(30_000);
+          for (const registry of registries) {
+            const { leaderId, term, configChangeIndex, voters } = registry.shard!(7)!;
+            expectEqual([leaderId, term, configChangeIndex, voters], [2, 9, 5, newer.voters], 'the shard');
+            expectEqual(registry.shards!().length, 1, 'shards');
+          }
+        }
+        for (const registry of registries) await machines.world.settle(registry.close());
+      },
+    },
+    {
       name: 'a closed registry is closed once and stays quiet',
       run: async () => {
         const { machines, registries, changes } = await pair();

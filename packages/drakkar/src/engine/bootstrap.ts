@@ -49,7 +49,8 @@ export async function startReplica(
   if (known?.failure !== undefined) {
     throw new DrakkarError('ERR_LOG_CORRUPT', known.failure.message, { cause: known.failure });
   }
-  const snapshotter = new Snapshotter(engine.env.fs, `${start.snapshotsDir}/${start.shardId}`);
+  const dir = `${start.snapshotsDir}/${start.shardId}`;
+  const snapshotter = new Snapshotter(engine.env.fs, dir);
   const snapshotIndex = known?.state.snapshotIndex ?? 0;
   await snapshotter.processOrphans(snapshotIndex, origin.bootstrap);
   let stateMachine;
@@ -62,7 +63,6 @@ export async function startReplica(
     });
   }
   const { shardId, replicaId } = start;
-  const dir = `${start.snapshotsDir}/${shardId}`;
   const files = { fs: engine.env.fs, dir };
   const rsm = new Rsm({ shardId, replicaId, stateMachine, membership: origin.initial, files });
   let replica: Replica;

@@ -81,7 +81,7 @@ export class Incarnations {
     }
     const target = identity.raftAddress;
     this.engine.guests.set(target, this.engine.tickCount + GUEST_TICKS);
-    if (known?.identity !== identity) replica.strangers.set(replicaId, { target, identity });
+    if (known?.identity !== identity) replica.setStranger(replicaId, { target, identity });
     return true;
   }
 

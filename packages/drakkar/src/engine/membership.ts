@@ -151,7 +151,7 @@ export function tellRemoved(engine: Engine, replica: Replica, replicaId: number,
   if (!replica.raft.mayLead) return; // whoever goes must know what it has in good hands
   const target = session.identity.raftAddress;
   engine.guests.set(target, engine.tickCount + GUEST_TICKS);
-  replica.strangers.set(replicaId, { target, identity: session.identity });
+  replica.setStranger(replicaId, { target, identity: session.identity });
   const { log, commitIndex: commit } = replica.raft;
   const { lastIndex: logIndex, lastTerm: logTerm } = log;
   replica.raft.send(MessageType.Removed, replicaId, { logIndex, logTerm, commit, hint: log.termAt(commit) ?? 0 });

@@ -27,10 +27,13 @@ export interface LogQueryResult {
   readonly commitIndex: number;
 }
 
+/** For all replicas that nobody looks at; never written to. */
+const NOBODY = new Set<never>();
+
 export class Onlookers {
   private readonly replica: Replica;
-  private readonly logWatches = new Set<LogWatch>();
-  private readonly leaderWatches = new Set<LeaderWatch>();
+  private logWatches: Set<LogWatch> = NOBODY;
+  private leaderWatches: Set<LeaderWatch> = NOBODY;
   private notices: CommitNotices | undefined;
   private queries = 0;
   /** Somebody wants to know of commits. Read once per turn. */
@@ -122,6 +125,7 @@ export class Onlookers {
     return iterable(
       () => {
         this.assertWatchable(this.logWatches);
+        if (this.logWatches === NOBODY) this.logWatches = new Set();
         const watch = new LogWatch(this.replica, fromIndex, bufferBytes);
         this.logWatches.add(watch);
         this.update();
@@ -141,6 +145,7 @@ export class Onlookers {
     return iterable(
       () => {
         this.assertWatchable(this.leaderWatches);
+        if (this.leaderWatches === NOBODY) this.leaderWatches = new Set();
         const watch = new LeaderWatch(this.replica);
         this.leaderWatches.add(watch);
         return watch;

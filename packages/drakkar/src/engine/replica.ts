@@ -68,6 +68,8 @@ const capture = (resolve: (value: any) => void, reject: (error: unknown) => void
 };
 
 const sealing = new BlockHeader();
+/** For all replicas that know everybody; never written to. */
+const NO_STRANGERS = new Map<number, Stranger>();
 
 /** A read of nothing: waits for all that a read waits for; the state machine never sees it. */
 export const BARRIER: unique symbol = Symbol('barrier');
@@ -115,7 +117,7 @@ export class Replica implements ApplySink {
   /** By slot: the inbound session whose incarnation was checked against the pin; negative when it was refused. */
   verifiedSessions: number[] = [];
   /** Who was heard of and is no member here. */
-  readonly strangers = new Map<number, Stranger>();
+  strangers: Map<number, Stranger> = NO_STRANGERS;
 
   /** Newest snapshot that is durable and recorded. */
   snapshotIndex = 0;
@@ -428,6 +430,11 @@ export class Replica implements ApplySink {
         new DrakkarError('ERR_NO_LEADER', `shard ${this.shardId} has no leader at the moment; try again`),
       );
     }
+  }
+
+  setStranger(replicaId: number, stranger: Stranger): void {
+    if (this.strangers === NO_STRANGERS) this.strangers = new Map();
+    this.strangers.set(replicaId, stranger);
   }
 
   peerOf(replicaId: number): Peer | undefined {

@@ -7,6 +7,9 @@ import { DrakkarError } from '../errors.ts';
 import type { DatagramKey, DatagramSocket, Env, Timer } from '../env/env.ts';
 import { isHostId } from '../transport/target.ts';
 import type { KnownHost, Registry, RegistryContext } from './registry.ts';
+import { SHARDS_PER_SYNC, SHARD_DATAGRAMS_PER_PERIOD } from './limits.ts';
+import { NEWS_MAX_BYTES, decodeNews, encodeNews, type ShardNews } from './shard-codec.ts';
+import { ShardViews, type ShardView } from './shard-views.ts';
 import { Swim } from './swim.ts';
 import { RUMOURS_MAX_BYTES, decodeGossip, encodeGossip, rumourBytes, type Gossip, type Rumour } from './swim-codec.ts';
 
@@ -40,6 +43,7 @@ class GossipRegistry implements Registry {
   private readonly env: Env;
   private readonly options: GossipOptions;
   private readonly swim: Swim;
+  private readonly views = new ShardViews();
   private readonly periodMs: number;
   private socket: DatagramSocket | undefined;
   private timer: Timer | undefined;
@@ -76,6 +80,7 @@ class GossipRegistry implements Registry {
       {
         send: (to, gossip) => this.send(to, gossip),
         changed: (rumour) => this.changed(rumour),
+        askedForAll: (from) => this.tellShards(from, this.views.some(SHARDS_PER_SYNC)),
       },
     );
   }
@@ -103,6 +108,33 @@ class GossipRegistry implements Registry {
     return this.swim.hosts.map(({ hostId, raftAddress, state, meta }) => ({ hostId, raftAddress, state, meta }));
   }
 
+  tellShard(view: ShardView): void {
+    this.views.tell(view, this.swim.tellings);
+  }
+
+  shard(shardId: number): ShardView | undefined {
+    return this.views.get(shardId);
+  }
+
+  shards(): readonly ShardView[] {
+    return this.views.all();
+  }
+
+  /** A datagram with the newest goes to each of some others, as often as the bound allows. */
+  private spreadShards(): void {
+    for (let sent = 0; sent < SHARD_DATAGRAMS_PER_PERIOD; ) {
+      const others = this.swim.someOthers();
+      const news = others.length === 0 ? [] : this.views.takeFresh(NEWS_MAX_BYTES);
+      if (news.length === 0) return;
+      for (const other of others) this.tellShards(other, news);
+      sent += others.length;
+    }
+  }
+
+  private tellShards(to: string, news: readonly ShardNews[]): void {
+    for (const bytes of encodeNews(news)) this.socket?.send(to, bytes);
+  }
+
   async close(): Promise<void> {
     this.timer?.cancel();
     if (this.socket === undefined) return;
@@ -114,6 +146,7 @@ class GossipRegistry implements Registry {
 
   private period(): void {
     this.swim.beginPeriod();
+    this.spreadShards();
     this.timer = this.env.scheduler.after(this.periodMs * MID_SHARE, () => {
       this.swim.midPeriod();
       this.timer = this.env.scheduler.after(this.periodMs * (1 - MID_SHARE), () => this.period());
@@ -127,7 +160,11 @@ class GossipRegistry implements Registry {
   private receive(from: string, bytes: Uint8Array): void {
     if (this.socket === undefined) return;
     const gossip = decodeGossip(bytes);
-    if (gossip !== undefined) this.swim.receive(from, gossip);
+    if (gossip !== undefined) {
+      this.swim.receive(from, gossip);
+      return;
+    }
+    for (const news of decodeNews(bytes) ?? []) this.views.learn(news, this.swim.tellings);
   }
 
   private changed(rumour: Rumour): void {

@@ -10,3 +10,9 @@ export const META_MAX_BYTES = 512;
 export const SEEDS_MAX = 64;
 /** Pings under way on behalf of others. */
 export const RELAYS_MAX = 256;
+/** Shards of which one host knows who leads them and who belongs to them; more are ignored and counted. */
+export const SHARD_VIEWS_MAX = 16_384;
+/** Datagrams with news of shards that one host sends in a period, each to some others. */
+export const SHARD_DATAGRAMS_PER_PERIOD = 16;
+/** Shards that an exchange of everything tells of; the next exchange goes on with others. */
+export const SHARDS_PER_SYNC = 256;

@@ -6,6 +6,7 @@
 import type { Env } from '../env/env.ts';
 import { isHostId } from '../transport/target.ts';
 import type { HostIdentity } from '../transport/transport.ts';
+import type { ShardView } from './shard-views.ts';
 
 export interface Registry {
   /** `host:port` to dial for a target; undefined while it is not known. Called at every try. */
@@ -14,6 +15,11 @@ export interface Registry {
   start(onChange: (target: string) => void): Promise<void>;
   /** Hosts as they are known here, this one included. */
   hosts(): readonly KnownHost[];
+  /** For registries that spread what hosts know of shards: this host's own word, whenever it changes. Never of a replica that knows no members. */
+  tellShard?(view: ShardView): void;
+  /** With `tellShard`: what is known of a shard, or of all; a hint, as everything here. */
+  shard?(shardId: number): ShardView | undefined;
+  shards?(): readonly ShardView[];
   close(): Promise<void>;
 }
 

@@ -25,6 +25,8 @@ export interface SwimOptions {
 
 export interface SwimOutbox {
   send(toGossipAddress: string, gossip: Gossip): void;
+  /** A host wants to know all there is. */
+  askedForAll?(gossipAddress: string): void;
   /** A host is known now, or its state or address is another one. */
   changed(rumour: Rumour): void;
 }
@@ -65,6 +67,19 @@ export class Swim {
     this.outbox = outbox;
     this.self = { rumour: options.self, tellings: 0, since: 0 };
     this.known.set(options.self.hostId, this.self);
+  }
+
+  /** Tellings after which a rumour has probably reached everybody. */
+  get tellings(): number {
+    return RETELL_FACTOR * this.logHosts;
+  }
+
+  /** Gossip addresses of some hosts that are there. */
+  someOthers(): string[] {
+    const alive = this.others().filter(({ state }) => state === 'alive');
+    return this.shuffled(alive)
+      .slice(0, RELAYS)
+      .map(({ gossipAddress }) => gossipAddress);
   }
 
   get hosts(): readonly Rumour[] {
@@ -183,6 +198,7 @@ export class Swim {
         return;
       case 'sync':
         this.tellAll(from);
+        this.outbox.askedForAll?.(from);
         return;
       default: // the rumours were all
     }
@@ -233,7 +249,7 @@ export class Swim {
   }
 
   private retell(known: Known): void {
-    known.tellings = RETELL_FACTOR * this.logHosts;
+    known.tellings = this.tellings;
   }
 
   private send(to: string, kind: Gossip['kind'], number: number, target = '', about?: Known): void {

@@ -5,7 +5,7 @@
 export class Gate {
   private running = 0;
   private holders = 0;
-  private waiting: (() => void)[] = [];
+  private waiting: (() => void)[] | undefined;
 
   get isBusy(): boolean {
     return this.running > 0;
@@ -25,7 +25,8 @@ export class Gate {
       hasLeft = true;
       if (--this.running > 0) return;
       const { waiting } = this;
-      this.waiting = [];
+      if (waiting === undefined) return;
+      this.waiting = undefined;
       for (const wake of waiting) wake();
     };
   }
@@ -34,7 +35,7 @@ export class Gate {
   async quiet(): Promise<void> {
     while (this.running > 0) {
       await new Promise<void>((resolve) => {
-        this.waiting.push(resolve);
+        (this.waiting ??= []).push(resolve);
       });
     }
   }

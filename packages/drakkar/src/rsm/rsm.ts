@@ -133,7 +133,7 @@ export class Rsm {
     const { batch } = this;
     // A state machine that threw left its entries there.
     batch.clear();
-    this.batchedSessions.length = 0;
+    this.forgetBatched();
     for (let i = 0; i < count; i++) {
       const type = entryType(u32, word);
       if (type === EntryType.Command) {
@@ -232,8 +232,7 @@ export class Rsm {
       return true;
     }
     // Its earlier try may be in this very batch.
-    const isWaiting = this.batchedSessions.some((other) => other.session === session);
-    if (isWaiting || this.batch.count === BATCH_MAX) return false;
+    if (session.isBatched || this.batch.count === BATCH_MAX) return false;
     session.respond(getU53(u32, word + SESSION_RESPONDED_WORD));
     if (series <= session.respondedTo) {
       report(u32, word, index, ApplyStatus.SessionResponded, 0, sink);
@@ -244,6 +243,7 @@ export class Rsm {
       report(u32, word, index, ApplyStatus.Ok, known, sink);
       return true;
     }
+    session.isBatched = true;
     this.batchedSessions.push({ at: this.batch.count, session, series });
     const offset = (word + headerWords(u32, word)) << 2;
     this.batch.add(index, u8, offset, payloadLengthBytes(u32, word), keySequence(u32, word), keyNonce(u32, word));
@@ -291,6 +291,11 @@ export class Rsm {
       entry.result = ownResult(entry.result, entry.bytes);
       session.keep(series, entry.result);
     }
+    this.forgetBatched();
+  }
+
+  private forgetBatched(): void {
+    for (const { session } of this.batchedSessions) session.isBatched = false;
     this.batchedSessions.length = 0;
   }
 

@@ -23,6 +23,8 @@ export class Session {
   readonly answers: Map<number, Result> = new Map();
   /** Index of the entry that last used it; grows from the oldest session to the newest. */
   lastUsed = 0;
+  /** A command of it is in the batch that is being applied: its answer is not known yet. Not part of the state. */
+  isBatched = false;
 
   constructor(clientHigh: number, clientLow: number) {
     this.clientHigh = clientHigh;

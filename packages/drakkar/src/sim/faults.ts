@@ -35,6 +35,8 @@ export const FAULTS = {
   'slow-disk': { perSecond: 0.5, meanMs: 600 },
   'disk-stall': { perSecond: 0.4, meanMs: 400 },
   'disk-full': { perSecond: 0.2, meanMs: 900 },
+  /** As on a thin or copying file system: also what was reserved cannot be written. Drawn by the plan. */
+  'no-room': { perSecond: 0.4, meanMs: 700, share: 0 },
   'write-error': { perSecond: 0.15, meanMs: 0 },
   'read-error': { perSecond: 0.3, meanMs: 300, share: 0.15 },
   'read-bit-flip': { perSecond: 0.3, meanMs: 300, share: 0.15 },
@@ -74,7 +76,7 @@ export const FAULT_KINDS: readonly FaultKind[] = Object.keys(FAULTS) as FaultKin
 export const faultOf = (kind: FaultKind): Fault => FAULTS[kind];
 
 /** Not drawn one by one: they come with a plan of their own. */
-const PLANNED: readonly FaultKind[] = ['membership', 'upgrade', 'enable-format'];
+const PLANNED: readonly FaultKind[] = ['membership', 'upgrade', 'enable-format', 'no-room'];
 
 /** The mix of one run; a tenth of the runs has none. */
 export function drawFaults(dice: Dice): FaultKind[] {

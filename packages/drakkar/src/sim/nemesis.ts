@@ -39,6 +39,8 @@ class DiskTrouble {
   slowFactor = 1;
   stalledUntilMs = 0;
   writeErrors = 0;
+  /** Probability that a write finds no room. */
+  noRoom = 0;
   readErrors = 0;
   readFlips = 0;
 }
@@ -165,6 +167,9 @@ export class Nemesis {
       case 'disk-full':
         host.machine.disk.capacityBytes = host.machine.disk.usedBytes + dice.below(3) * owner.plan.segmentBytes;
         return () => (host.machine.disk.capacityBytes = Number.POSITIVE_INFINITY);
+      case 'no-room':
+        trouble.noRoom = dice.pick([0.3, 1]);
+        return () => (trouble.noRoom = 0);
       case 'write-error':
         trouble.writeErrors = 1;
         return () => (trouble.writeErrors = 0);
@@ -315,6 +320,10 @@ export class Nemesis {
       trouble.writeErrors--;
       this.owner.count('writesFailed');
       return systemError('EIO', path);
+    }
+    if (operation === 'write' && trouble.noRoom > 0 && dice.chance(trouble.noRoom)) {
+      this.owner.count(path.endsWith('.wal') ? 'logWritesWithoutRoom' : 'writesWithoutRoom');
+      return systemError('ENOSPC', path);
     }
     if (operation === 'read' && trouble.readErrors > 0 && dice.chance(trouble.readErrors)) {
       this.owner.count('readsFailed');

@@ -6,6 +6,9 @@ import { drawFaults, faultOf, type FaultKind } from './faults.ts';
 /** Share of the runs in which members come and go. What a shard can lose changes with them, so that no disk is damaged for good. */
 const MEMBERSHIP_SHARE = 0.35;
 
+/** Share of the runs in which disks refuse writes to room that was reserved. */
+const NO_ROOM_SHARE = 0.15;
+
 /** Share of the runs in which hosts of two releases live together. */
 const UPGRADE_SHARE = 0.25;
 
@@ -104,6 +107,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     : drawn;
   const releases = dice.stream('releases');
   if (releases.chance(UPGRADE_SHARE) && drawn.length > 0) mix.push('upgrade', 'enable-format');
+  if (dice.stream('no room').chance(NO_ROOM_SHARE) && drawn.length > 0) mix.push('no-room');
   const newShare = releases.pick([0, 0, 0.5, 1]);
   // When most disks are lost, it must be known whose disks are the most.
   const faults = (options.faults ?? mix).filter((kind) => kind !== 'membership' || !losesMajority);

@@ -5,6 +5,7 @@
 import { BlockBuffers } from '../engine/open-block.ts';
 import type { Env, Logger, Thread, Timer } from '../env/env.ts';
 import { DrakkarError } from '../errors.ts';
+import type { ShardView } from '../registry/shard-views.ts';
 import type { Result } from '../rsm/state-machine.ts';
 import { visitAnswers, type AnswerVisitor } from './answer-batch.ts';
 import { encodeCommands, type CommandSection } from './command-batch.ts';
@@ -37,6 +38,7 @@ export interface ThreadClientOptions {
   onEvent(name: string, payload: unknown): void;
   condemn(newestStart: number): Promise<void>;
   enableFormat(format: number): Promise<void>;
+  tellShard(view: ShardView): void;
   resolve(target: string): string | undefined;
   onDied(error: DrakkarError): void;
 }
@@ -256,6 +258,9 @@ export class ThreadClient {
         break;
       case 'resolve':
         this.learn(message.target, this.options.resolve(message.target));
+        break;
+      case 'shard':
+        this.options.tellShard(message.view);
         break;
       case 'enableFormat':
         this.options.enableFormat(message.format).then(

@@ -1,5 +1,6 @@
 /** What a host and its threads say to each other. Both ends are of one version: nothing here is checked. */
 import type { EnginePaths } from '../engine/directory.ts';
+import type { ShardView } from '../registry/shard-views.ts';
 import type { HostIdentity } from '../transport/transport.ts';
 
 /** The thread's part of a host, as it is told to open it. */
@@ -12,6 +13,8 @@ export interface Opening {
   readonly engines: readonly EnginePaths[];
   /** The host asks a registry for addresses; without one they never change. */
   readonly hasRegistry: boolean;
+  /** That registry is told of shards. */
+  readonly wantsShards: boolean;
 }
 
 /** One engine, as its thread has opened it. */
@@ -67,7 +70,8 @@ export type FromThread =
   | { readonly kind: 'log'; readonly level: string; readonly fields: unknown; readonly message: string }
   | { readonly kind: 'condemn'; readonly newestStart: number }
   | { readonly kind: 'enableFormat'; readonly format: number }
-  | { readonly kind: 'resolve'; readonly target: string };
+  | { readonly kind: 'resolve'; readonly target: string }
+  | { readonly kind: 'shard'; readonly view: ShardView };
 
 /** A question that is answered at once: a method without promise of the host in the thread. */
 export interface Question {

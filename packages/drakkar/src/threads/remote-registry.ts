@@ -3,8 +3,11 @@
  * the registry hears of it.
  */
 import type { KnownHost, Registry } from '../registry/registry.ts';
+import type { ShardView } from '../registry/shard-views.ts';
 
 export class RemoteRegistry implements Registry {
+  /** Set when the host's registry wants to be told. */
+  tellShard?: (view: ShardView) => void;
   private readonly ask: (target: string) => void;
   private readonly addresses = new Map<string, string>();
   private onChange: (target: string) => void = () => {};

@@ -121,8 +121,9 @@ class ThreadServer {
     }
   }
 
-  private async openHost({ options, identity, format, engines, hasRegistry }: Opening): Promise<unknown> {
+  private async openHost({ options, identity, format, engines, hasRegistry, wantsShards }: Opening): Promise<unknown> {
     this.format = format;
+    if (wantsShards) this.registry.tellShard = (view) => post(this.side, { kind: 'shard', view });
     const newestKnown = (): number => this.format;
     const directory: HostDirectory = {
       get format() {

@@ -50,7 +50,7 @@ export interface LogSink {
   stateDurable(shardId: number): void;
   /** After all calls of one group, whose write took `writeMs`; left out where that is not known. */
   groupDurable(writeMs?: number): void;
-  /** The disk has no room for the next segment: nothing becomes durable until `roomAgain`. Not fatal. */
+  /** The disk has no room: nothing becomes durable until `roomAgain`. Not fatal. */
   diskFull(error: DrakkarError): void;
   roomAgain(): void;
   /** So many segments, or what the database has of the kind, hold nothing that is needed and were given free. */

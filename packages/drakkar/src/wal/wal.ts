@@ -127,6 +127,10 @@ export class Wal implements LogDb {
   private readonly reader = new FrameReader();
   private readonly compaction: Compaction;
   private end: LogEnd;
+  /** Before the group that is being written. */
+  private endBefore: LogEnd;
+  /** The current segment refused a group for want of room. */
+  private isPoisoned = false;
   private sink: LogSink | undefined;
   liveBlocks: (shardId: number) => Iterable<BlockRef> = () => [];
   private pending: PendingFrame[] = [];
@@ -165,7 +169,7 @@ export class Wal implements LogDb {
     this.recovered = recovered;
     for (const [shardId, epoch] of stateEpochs)
       this.states.set(shardId, { state: recovered.get(shardId)!.state, epoch });
-    this.end = end;
+    this.end = this.endBefore = end;
     this.damage = this.failure = damage;
     this.compaction = new Compaction(this);
   }
@@ -229,13 +233,9 @@ export class Wal implements LogDb {
   flush(): void {
     if (this.isWriting || this.pending.length === 0 || this.isFull || this.failure !== undefined) return;
     this.isWriting = true;
-    const bytes = this.chooseGroup();
-    const segment = this.current;
-    if (segment.offset + pagesUp(GROUP_HEADER_BYTES + bytes) > this.files.segmentBytes) {
-      this.rollAndWrite(bytes);
-      return;
-    }
-    this.writeGroup(bytes);
+    this.stageGroup(this.chooseGroup());
+    if (this.current.offset + pagesUp(this.stagedBytes) > this.files.segmentBytes) this.rollAndWrite();
+    else this.writeStaged();
   }
 
   get current(): Segment {
@@ -260,31 +260,38 @@ export class Wal implements LogDb {
     return bytes;
   }
 
-  private rollAndWrite(bytes: number): void {
+  /** The staged group goes to the next segment. */
+  private rollAndWrite(): void {
     this.roll().then(
       () => {
-        if (this.isFull) {
-          this.isFull = false;
-          this.sink?.roomAgain();
-        }
-        this.writeGroup(bytes);
+        if (this.isClosing) return;
+        if (this.isFull && !this.isPoisoned) this.hasRoom();
+        this.writeStaged();
         this.compaction.consider();
       },
-      (cause: unknown) => {
-        const error = diskError(cause, this.files.dir);
-        if (error.code !== 'ERR_DISK_FULL') {
-          this.fail(error);
-          return;
-        }
-        // Not fatal: nothing was written. What waits goes on waiting.
-        if (!this.isFull) {
-          this.isFull = true;
-          for (const wake of [...this.idleWaiters.splice(0), ...this.groupWaiters.splice(0)]) wake();
-          this.sink?.diskFull(error);
-        }
-        this.retryTimer = this.env.scheduler.after(FULL_RETRY_MS, () => this.rollAndWrite(bytes));
-      },
+      (cause: unknown) => this.noRoom(cause, this.files.dir),
     );
+  }
+
+  /** An error that was met on the way to a durable group: a full disk is waited for, all others are the end (F5). */
+  private noRoom(cause: unknown, path: string): void {
+    const error = diskError(cause, path);
+    if (error.code !== 'ERR_DISK_FULL') {
+      this.fail(error);
+      return;
+    }
+    // Not fatal: nothing was acknowledged. What waits goes on waiting.
+    if (!this.isFull) {
+      this.isFull = true;
+      for (const wake of [...this.idleWaiters.splice(0), ...this.groupWaiters.splice(0)]) wake();
+      this.sink?.diskFull(error);
+    }
+    this.retryTimer = this.env.scheduler.after(FULL_RETRY_MS, () => this.rollAndWrite());
+  }
+
+  private hasRoom(): void {
+    this.isFull = this.isPoisoned = false;
+    this.sink?.roomAgain();
   }
 
   /** Begins the next segment; its header says where the log ended before it. */
@@ -294,7 +301,12 @@ export class Wal implements LogDb {
     const page = new Uint8Array(PAGE_BYTES);
     const header = { format: this.formats.enabled, epoch, sizeBytes: this.files.segmentBytes, before: this.end };
     writeSegmentHeader(page, header);
-    await writeAll(segment.file, page, PAGE_BYTES, 0);
+    try {
+      await writeAll(segment.file, page, PAGE_BYTES, 0);
+    } catch (error) {
+      await segment.file.close(); // tried again with another file of that name
+      throw error;
+    }
     this.segments.push(segment);
     this.counters.segmentsMade++;
     // The next spare is filled in the background; whether that worked is found out when it is needed.
@@ -305,12 +317,12 @@ export class Wal implements LogDb {
     return new Slab(sizeBytes, undefined, this.env.fs.allocate(sizeBytes));
   }
 
-  private writeGroup(bytes: number): void {
-    const segment = this.current;
+  /** Copies what was chosen to where it is written from. */
+  private stageGroup(bytes: number): void {
     const lengthBytes = GROUP_HEADER_BYTES + bytes;
     const padded = pagesUp(lengthBytes);
     if (padded > this.staging.sizeBytes) this.staging = this.makeStaging(padded);
-    const { u8, u32 } = this.staging;
+    const { u8 } = this.staging;
     let at = GROUP_HEADER_BYTES;
     for (const frame of this.writing) {
       u8.set(frame.slab.u8.subarray(frame.offset, frame.offset + frame.lengthBytes), at);
@@ -318,6 +330,14 @@ export class Wal implements LogDb {
       at += frame.lengthBytes;
     }
     u8.fill(0, lengthBytes, padded);
+    this.stagedBytes = lengthBytes;
+  }
+
+  private writeStaged(): void {
+    const segment = this.current;
+    const lengthBytes = this.stagedBytes;
+    const padded = pagesUp(lengthBytes);
+    const { u8, u32 } = this.staging;
     const groupNumber = this.end.groupNumber + 1;
     const checksum = sealGroup(u8, u32, 0, {
       epoch: segment.epoch,
@@ -327,7 +347,7 @@ export class Wal implements LogDb {
       lengthBytes,
       frameCount: this.writing.length,
     });
-    this.stagedBytes = lengthBytes;
+    this.endBefore = this.end;
     this.end = { epoch: segment.epoch, offset: segment.offset + padded, groupNumber, groupChecksum: checksum };
     this.writeStarted = this.env.clock.nowMs();
     segment.file.write(u8, 0, padded, segment.offset, this.written);
@@ -335,9 +355,15 @@ export class Wal implements LogDb {
 
   private readonly written = (cause: Error | null): void => {
     if (cause !== null) {
-      this.fail(diskError(cause, this.current.path, true));
+      // The segment may hold part of the group, or seem to: nothing is written to it any more. The next one's header will say that the log
+      // ended before the group, which is written there anew (F10). Room is there for certain only when a group has been written.
+
+      this.end = this.endBefore;
+      this.isPoisoned = true;
+      this.noRoom(cause, this.current.path);
       return;
     }
+    if (this.isPoisoned) this.hasRoom();
     const segment = this.current;
     const start = segment.offset;
     segment.offset = this.end.offset;
@@ -478,17 +504,13 @@ export class Wal implements LogDb {
   }
 }
 
-/** A full disk while a segment is made is no catastrophe; an error of a write to the log is one, whatever its code. */
-function diskError(cause: unknown, path: string, inLog = false): DrakkarError {
+/** A full disk is no catastrophe, every other error is one: nobody knows what it left behind. */
+function diskError(cause: unknown, path: string): DrakkarError {
   const code = (cause as { code?: unknown } | undefined)?.code;
-  if (!inLog && (code === 'ENOSPC' || code === 'EFBIG')) {
-    return new DrakkarError(
-      'ERR_DISK_FULL',
-      `no room for the next segment in ${path}; free some, the log goes on by itself`,
-      {
-        cause,
-      },
-    );
+  if (code === 'ENOSPC' || code === 'EFBIG') {
+    return new DrakkarError('ERR_DISK_FULL', `no room for the log in ${path}; free some, it goes on by itself`, {
+      cause,
+    });
   }
   return new DrakkarError(
     'ERR_DISK_FAILED',

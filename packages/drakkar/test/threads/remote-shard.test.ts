@@ -55,6 +55,7 @@ function play(answers: (sequence: number) => number | DrakkarError | undefined) 
     onEvent() {},
     condemn: () => Promise.resolve(),
     enableFormat: () => Promise.resolve(),
+    tellShard() {},
     resolve: () => undefined,
     onDied() {},
   });

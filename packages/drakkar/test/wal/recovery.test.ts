@@ -230,6 +230,98 @@ test('F10: a full disk holds everything back and loses nothing; with room the lo
   assert.equal(recovered.get(1)!.blocks.at(-1)!.lastIndex, 60);
 });
 
+/** A write into the current segment, whose room was reserved, finds none, as on thin or copying file systems. */
+function refuseGroups(log: TestLog, isRefused: () => boolean): void {
+  log.machine.disk.fault = (operation, path, position) =>
+    operation === 'write' && path.endsWith('.wal') && position > 0 && isRefused()
+      ? systemError('ENOSPC', path)
+      : undefined;
+}
+
+test('F10: room that was reserved is refused; the segment is left, and the group goes to the next one', async () => {
+  const log = new TestLog();
+  await log.open();
+  await log.writeState();
+  for (let index = 1; index <= 3; index++) await log.write({ firstIndex: index, payloadBytes: 3000 });
+  let refused = 0;
+  let hasRoom = false;
+  refuseGroups(log, () => !hasRoom && ++refused > 0);
+  for (let index = 4; index <= 6; index++) log.append({ firstIndex: index, payloadBytes: 3000 });
+  log.wal.flush();
+  await log.machines.world.until(() => log.sink.fullCount > 0);
+  const durable = log.sink.durable.length;
+  log.append({ firstIndex: 7, payloadBytes: 3000 });
+  await log.machines.world.run(5000);
+  assert.ok(refused > 2, 'it was tried once');
+  assert.ok(log.segments().length <= 14, `${log.segments().length} segments for one group`);
+  assert.deepEqual([log.wal.isFull, log.sink.failure, log.sink.fullCount], [true, undefined, 1]);
+  assert.equal(log.sink.durable.length, durable, 'something was acknowledged on a full disk');
+  hasRoom = true;
+  await log.drain();
+  assert.deepEqual([log.wal.isFull, log.sink.roomCount], [false, 1]);
+  assert.equal(log.sink.durable.length, durable + 4);
+  log.losePower();
+  const recovered = await log.open();
+  assert.equal(recovered.get(1)!.failure, undefined);
+  assert.equal(recovered.get(1)!.blocks.at(-1)!.lastIndex, 7);
+  // The frames that were moved to another segment are found where the log says they are.
+  for (const { place } of recovered.get(1)!.blocks)
+    (await log.machines.world.settle(log.wal.readFrame(place!))).release();
+});
+
+test('F10: whatever of a refused group is on the disk, and whenever power goes, what was acknowledged is found and nothing else is wrong', async () => {
+  let cuts = 0;
+  for (let seed = 1; seed <= 120; seed++) {
+    const log = new TestLog(seed);
+    const draw = (below: number): number => log.machines.world.random.u32() % below;
+    await log.open();
+    await log.writeState();
+    const { disk } = log.machine;
+    disk.keepOnError = () => draw(2) === 0;
+    const cutAt = 5 + draw(60);
+    let operations = 0;
+    let isCut = false;
+    let roomy = 0;
+    disk.fault = (operation, path, position) => {
+      if (++operations === cutAt) {
+        isCut = true;
+        log.losePower(() => draw(2) === 0);
+      }
+      const isGroup = operation === 'write' && path.endsWith('.wal') && position > 0;
+      if (isGroup && roomy-- <= 0) {
+        if (draw(3) === 0) roomy = draw(4);
+        return systemError('ENOSPC', path);
+      }
+      return undefined;
+    };
+    let next = 1;
+    for (; next <= 12 && !isCut; next++) {
+      log.append({ firstIndex: next, payloadBytes: 1000 + draw(9000) });
+      log.wal.flush();
+      await log.machines.world.run(draw(3) === 0 ? 1200 : 2);
+    }
+    disk.fault = () => undefined;
+    if (!isCut) await log.drain();
+    else cuts++;
+    assert.equal(log.sink.failure, undefined);
+    const acknowledged = log.sink.durable.filter((line) => !line.endsWith('state')).length;
+    if (!isCut) log.losePower(() => draw(2) === 0);
+    const recovered = await log.open();
+    const shard = recovered.get(1)!;
+    assert.equal(log.wal.damage, undefined, `seed ${seed}`);
+    assert.equal(shard.failure, undefined, `seed ${seed}`);
+    const last = shard.blocks.at(-1)?.lastIndex ?? 0;
+    assert.ok(
+      last >= acknowledged && last < next,
+      `seed ${seed}: ${acknowledged} acknowledged of ${next - 1}, ${last} found`,
+    );
+    await log.write({ firstIndex: last + 1 });
+    log.losePower();
+    assert.equal((await log.open()).get(1)!.blocks.at(-1)!.lastIndex, last + 1, `seed ${seed}`);
+  }
+  assert.ok(cuts > 30, `${cuts} cuts`);
+});
+
 test('F11: power may go at any operation of opening and rolling; what was acknowledged is found again', async () => {
   let points = 0;
   for (let point = 1; ; point++) {

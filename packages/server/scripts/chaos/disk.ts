@@ -34,11 +34,11 @@ interface Fault {
 const FAULTS: readonly Fault[] = [
   { call: 'pwrite64', harm: 'error=EIO', when: 'log' },
   { call: 'fsync', harm: 'error=EIO', when: 'start' },
-  { call: 'pwrite64', harm: 'error=ENOSPC', when: 'log' },
+  { call: 'pwrite64', harm: 'error=ENOSPC', when: 'run' },
   { call: 'fsync', harm: 'error=EIO', when: 'run' },
   { call: 'pread64', harm: 'error=EIO', when: 'start' },
   { call: 'pwrite64', harm: 'delay_enter=50000', when: 'run' },
-  { call: 'pwrite64', harm: 'error=EDQUOT', when: 'log' },
+  { call: 'pwrite64', harm: 'error=EDQUOT', when: 'run' },
   { call: 'fsync', harm: 'error=ENOSPC', when: 'run' },
   { call: 'pwrite64', harm: 'error=EIO', when: 'start' },
   { call: 'openat', harm: 'error=EMFILE', when: 'run' },
