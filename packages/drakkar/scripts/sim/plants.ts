@@ -421,13 +421,6 @@ export const PLANTS: readonly Plant[] = [
     from: 'if (moved.length > 0) this.handlers?.onRoutes?.(target, moved);',
     to: '',
   },
-  {
-    name: 'way-to-engine-0-is-given-up',
-    file: 'engine/engine.ts',
-    from: ' || (engine === 0 && hosts.has(address))',
-    to: '',
-    faults: ['membership', 'crash'],
-  },
   // Exports and imports.
   {
     name: 'export-goes-on-for-ever',
