@@ -106,6 +106,15 @@ export class ReplicaView {
     return indexes;
   }
 
+  /** Members whose hosts are there and who lack entries of this leader's log. */
+  behind(): number[] {
+    const { members, log, config } = this.replica.raft;
+    const lacks = members.filter(({ replicaId, isAway, matchIndex }) => {
+      return replicaId !== config.replicaId && !isAway && matchIndex < log.lastIndex;
+    });
+    return lacks.map(({ replicaId }) => replicaId);
+  }
+
   sessionHash(): number {
     return this.replica.rsm.sessionHash();
   }

@@ -162,6 +162,7 @@ export const PLANTS: readonly Plant[] = [
     file: 'raft/quiesce.ts',
     from: 'return member.matchIndex === lastIndex && !member.hasRegressed;',
     to: 'return !member.hasRegressed;',
+    faults: ['crash', 'clog', 'forced-snapshot'],
   },
   {
     name: 'messages-do-not-wake',
@@ -273,8 +274,9 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'goes-on-after-a-failed-write',
     file: 'wal/wal.ts',
-    from: '      this.fail(diskError(cause, this.current.path, true));\n      return;',
-    to: '      void diskError;',
+    from: '    if (cause !== null) {\n      // The segment may hold',
+    to: "    if ((cause as { code?: string } | null)?.code === 'ENOSPC') {\n      // The segment may hold",
+    faults: ['write-error', 'power-loss', 'crash'],
   },
   {
     name: 'tail-is-trusted-after-a-failed-flush',
@@ -286,8 +288,8 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'segments-without-flush',
     file: 'wal/segments.ts',
-    from: "const file = await this.env.fs.open(path, 'write', { dataSync: true });\n    return new Segment(epoch, path, file, undefined",
-    to: "const file = await this.env.fs.open(path, 'write');\n    return new Segment(epoch, path, file, undefined",
+    from: "const file = await this.env.fs.open(path, 'write', { dataSync: true, direct: true });\n    return new Segment(epoch, path, file, undefined",
+    to: "const file = await this.env.fs.open(path, 'write', { direct: true });\n    return new Segment(epoch, path, file, undefined",
   },
   {
     name: 'segment-name-not-flushed',
@@ -318,6 +320,7 @@ export const PLANTS: readonly Plant[] = [
     file: 'engine/engine.ts',
     from: 'resetsLog || replica.raft.restoreReset',
     to: 'resetsLog',
+    faults: ['isolate-leader', 'proposal-flood', 'forced-snapshot', 'crash'],
   },
   {
     name: 'damage-taken-for-a-torn-tail',

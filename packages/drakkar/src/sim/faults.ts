@@ -37,7 +37,7 @@ export const FAULTS = {
   'disk-full': { perSecond: 0.2, meanMs: 900 },
   /** As on a thin or copying file system: also what was reserved cannot be written. Drawn by the plan. */
   'no-room': { perSecond: 0.4, meanMs: 700, share: 0 },
-  'write-error': { perSecond: 0.15, meanMs: 0 },
+  'write-error': { perSecond: 0.15, meanMs: 500 },
   'read-error': { perSecond: 0.3, meanMs: 300, share: 0.15 },
   'read-bit-flip': { perSecond: 0.3, meanMs: 300, share: 0.15 },
   'bit-rot': { perSecond: 0.3, meanMs: 0, isPermanent: true, share: 0.12 },

@@ -56,6 +56,7 @@ class Seen {
   lastIndex = 0;
   lastTerm = 0;
   status = 'running';
+  isQuiesced = false;
   membership: Membership | undefined;
 
   constructor(view: ReplicaView, owner: ObservedHost) {
@@ -103,6 +104,7 @@ export class Observer {
       if (before !== undefined && !owner.isForgetful) this.checkRestart(owner, before, view);
     }
     const { term, role, commitIndex, appliedIndex, lastIndex } = view;
+    if (view.isQuiesced !== seen.isQuiesced) this.checkSilence(seen, view);
     const isSame =
       view.membership === seen.membership &&
       term === seen.term &&
@@ -111,6 +113,14 @@ export class Observer {
       lastIndex === seen.lastIndex;
     if (isSame && appliedIndex === seen.appliedIndex && view.status === seen.status) return;
     this.checkChange(owner, seen, view);
+  }
+
+  private checkSilence(seen: Seen, view: ReplicaView): void {
+    seen.isQuiesced = view.isQuiesced;
+    if (!view.isQuiesced || view.role !== 'leader') return;
+    holds(view.behind().length === 0, 'a silent leader leaves nobody behind', () => {
+      return `replica ${view.replicaId} of shard ${view.shardId} is silent, ${view.behind().join(', ')} lack entries`;
+    });
   }
 
   private checkChange(owner: ObservedHost, seen: Seen, view: ReplicaView): void {

@@ -357,7 +357,6 @@ export class Wal implements LogDb {
     if (cause !== null) {
       // The segment may hold part of the group, or seem to: nothing is written to it any more. The next one's header will say that the log
       // ended before the group, which is written there anew (F10). Room is there for certain only when a group has been written.
-
       this.end = this.endBefore;
       this.isPoisoned = true;
       this.noRoom(cause, this.current.path);
