@@ -49,6 +49,12 @@ export function addWorkOptions(command: Command): Command {
     .option('--sessions', 'every client writes in a session of its own', false)
     .option('--rate <n>', 'requests per second that fall due, answered or not; 0: closed loop', number(0, 1e7), 0)
     .option('--tls', 'mutual TLS between the hosts', false)
+    .option(
+      '--engines <n>',
+      'engines of each host, in threads when there are several',
+      number(1, 64),
+      DEFAULT_OPTIONS.engines,
+    )
     .option('--spread', 'leaders on all hosts, not on one', false)
     .option('--warm-ms <n>', 'time before the measurement', number(0, 600_000), DEFAULT_OPTIONS.warmMs)
     .option('--duration-ms <n>', 'time of the measurement', number(100, 3_600_000), DEFAULT_OPTIONS.durationMs)

@@ -111,8 +111,9 @@ function rows(): readonly Row[] {
 }
 
 function pickShape(given: Options): Partial<BenchOptions> {
-  const { readPercent, api, sm, batch, sessions, rate, tls, spread, warmMs, durationMs, snapshotEntries } = given;
-  return { readPercent, api, sm, batch, sessions, rate, tls, spread, warmMs, durationMs, snapshotEntries };
+  const { readPercent, api, sm, batch, sessions, rate, tls, engines, spread, warmMs, durationMs, snapshotEntries } =
+    given;
+  return { readPercent, api, sm, batch, sessions, rate, tls, engines, spread, warmMs, durationMs, snapshotEntries };
 }
 
 /** With the table: the disk's own limit and shards that nobody uses, which are compared with nobody. */

@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline';
 import { NodeHost } from 'drakkar';
 import { sampleAllocations } from './allocations.ts';
 import { startClients } from './clients.ts';
-import { makeStore } from './kv.ts';
+import { APPLIED } from './kv.ts';
 import { quantilesMs, type Load } from './load.ts';
 import { startOpenLoop } from './open-loop.ts';
 import type { HostSettings } from './hosts.ts';
@@ -21,15 +21,16 @@ const host = await NodeHost.open({
   dir,
   raftAddress: members[replicaId],
   timeoutMs: 60_000,
+  engines: options.engines,
   ...(tls === undefined ? {} : { tls }),
 });
 let leaderChanges = 0;
 host.on('leaderChanged', () => leaderChanges++);
 const shardIds = Array.from({ length: options.shards }, (_, i) => i + 1);
-const stores = new Map(shardIds.map((shardId) => [shardId, makeStore(options.sm)]));
 for (const shardId of shardIds) {
-  const { snapshotEntries } = options;
-  await host.startReplica({ shardId, replicaId, members, snapshotEntries }, () => stores.get(shardId)!);
+  const { snapshotEntries, sm } = options;
+  const store = { module: new URL('./kv.ts', import.meta.url), args: sm };
+  await host.startReplica({ shardId, replicaId, members, snapshotEntries }, store);
 }
 await Promise.all(shardIds.map((shardId) => host.whenReady(shardId, { timeoutMs: READY_TIMEOUT_MS })));
 
@@ -115,11 +116,14 @@ async function watched(ms: number): Promise<Resources[]> {
   return resources;
 }
 
-function digests(): ShardDigest[] {
-  return shardIds.map((shardId) => {
-    const { hash, sessionHash } = host.hash(shardId);
-    return { shardId, applied: stores.get(shardId)!.applied, hash: `${hash}-${sessionHash}` };
-  });
+function digests(): Promise<ShardDigest[]> {
+  return Promise.all(
+    shardIds.map(async (shardId) => {
+      const applied = (await host.staleRead(shardId, APPLIED)) as number;
+      const { hash, sessionHash } = host.hash(shardId);
+      return { shardId, applied, hash: `${hash}-${sessionHash}` };
+    }),
+  );
 }
 
 function fail(error: unknown): void {

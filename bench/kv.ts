@@ -5,13 +5,16 @@ import type { MachineForm } from './options.ts';
 const word = (bytes: Uint8Array, at: number): number =>
   (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)) >>> 0;
 
+/** Asked for like a key: how many commands were applied. */
+export const APPLIED = -1;
+
 export abstract class NumberStore {
   /** Commands so far; part of the state. */
   applied = 0;
   protected readonly values = new Map<number, number>();
 
   lookup(key: number): number | undefined {
-    return this.values.get(key);
+    return key === APPLIED ? this.applied : this.values.get(key);
   }
 
   *saveSnapshot(): Iterable<Uint8Array> {
@@ -59,6 +62,15 @@ class CursorStore extends ArrayStore {
       cursor.setResult(value);
     }
   }
+}
+
+/** As a module that engines load. */
+export default function createStore(
+  _shardId: number,
+  _replicaId: number,
+  form: MachineForm,
+): StateMachine<number, number | undefined> {
+  return makeStore(form);
 }
 
 export function makeStore(form: MachineForm): ArrayStore {

@@ -23,6 +23,8 @@ export interface BenchOptions {
   readonly tls: boolean;
   /** Leaders on all hosts, not on one. */
   readonly spread: boolean;
+  /** Engines of each host, in threads when there are several; of ours only. */
+  readonly engines: number;
   readonly warmMs: number;
   readonly durationMs: number;
   /** Milliseconds between looks at memory; 0 for none. */
@@ -44,6 +46,7 @@ export const DEFAULT_OPTIONS: BenchOptions = {
   sessions: false,
   rate: 0,
   tls: false,
+  engines: 1,
   spread: false,
   warmMs: 2000,
   durationMs: 5000,
@@ -69,7 +72,7 @@ export interface BenchResult {
   readonly writesAddUp: boolean | null;
   /** CPU that all other programs of the machine took meanwhile, in cores; null where it cannot be known. */
   readonly foreignCpu: number | null;
-  /** Event-loop delay of the slowest host; null where the contender has no such loop. */
+  /** Event-loop delay of the slowest host, in its main thread; null where the contender has no such loop. */
   readonly loopDelayP99Ms: number | null;
   /** Changes of leaders during the measurement; null where the contender does not tell. */
   readonly leaderChanges: number | null;

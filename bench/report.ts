@@ -27,6 +27,7 @@ export function workText(options: BenchOptions): string {
   parts.push(`api ${api}${api === 'batch' ? ` of ${batch}` : ''}`, `sm ${sm}`);
   if (options.sessions) parts.push('sessions');
   if (options.tls) parts.push('TLS');
+  if (options.engines > 1) parts.push(`${options.engines} engines`);
   parts.push(`leaders ${options.spread ? 'spread' : 'on one host'}`, '10,000 keys');
   return parts.join(', ');
 }

@@ -16,6 +16,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   registry: ['wire', 'env', 'transport'],
   rsm: ['wire', 'env'],
   engine: ['wire', 'env', 'raft', 'wal', 'transport', 'rsm'],
+  threads: ['wire', 'env', 'transport', 'rsm', 'registry', 'engine'],
 };
 /** The simulator stands beside the house: it sees the face, the inspect view, and of the floors their contracts. */
 const SIDE = 'sim';

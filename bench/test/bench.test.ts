@@ -30,6 +30,7 @@ function bench(...args: string[]): Record<string, unknown> {
 for (const args of [
   ['--shards', '3', '--inflight', '60'],
   ['--shards', '2', '--inflight', '20', '--tls', '--sessions'],
+  ['--shards', '2', '--inflight', '20', '--engines', '2', '--read-percent', '20'],
   ['--shards', '2', '--inflight', '20', '--rate', '500', '--read-percent', '50'],
   ['--shards', '2', '--inflight', '10', '--read-percent', '50', '--api', 'callback', '--sm', 'cursor', '--spread'],
 ]) {

@@ -12,7 +12,7 @@ import {
 import type { Env, Logger } from './env/env.ts';
 import type { MemberRole } from './wire/config-change.ts';
 import { FORMAT_NEWEST, FORMAT_OLDEST, FORMAT_REHEARSAL, type FormatRange } from './wire/formats.ts';
-import { ADDRESS_MAX_BYTES, ENTRY_MAX_BYTES, FRAME_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
+import { ADDRESS_MAX_BYTES, ENGINES_MAX, ENTRY_MAX_BYTES, FRAME_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
 import type { SlabPool } from './wire/slab.ts';
 import { CODEC_NAME_MAX, NO_COMPRESSION, isCodecName, type SnapshotCodec } from './rsm/codec.ts';
 import { IMAGE_BLOCK_BYTES } from './rsm/image.ts';
@@ -61,6 +61,13 @@ export interface NodeHostOptions {
   readonly gossip?: GossipOptions;
   /** Another way to find hosts by what members name them by. Instead of `gossip`. */
   readonly registry?: (context: RegistryContext) => Registry;
+  /**
+   * Engines: more than one run in threads of their own, each with its shards, log and sockets, and state machines are named by module
+   * then. May change between starts, and differ between hosts. Default 1: everything in this thread.
+   */
+  readonly engines?: number;
+  /** Ports of engines 1, 2, … to listen at. Default: free ones, which engine 0 tells the other hosts. */
+  readonly enginePorts?: readonly number[];
   /** Certificates: every connection between hosts proves by them who it is. Default: plain connections, for trusted networks only. */
   readonly tls?: TlsOptions;
   /**
@@ -304,6 +311,12 @@ const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
     accepts: (value) => value === FORMAT_REHEARSAL || isInteger(FORMAT_OLDEST, FORMAT_NEWEST).accepts(value),
   },
   registry: isFunction,
+  engines: isInteger(1, ENGINES_MAX),
+  enginePorts: {
+    allowed: 'an array of ports from 0 to 65535',
+    accepts: (value) =>
+      Array.isArray(value) && value.every((port) => Number.isSafeInteger(port) && port >= 0 && port <= 65535),
+  },
   logger: isLogger,
   env: isObject,
   logDb: isFunction,
@@ -469,6 +482,25 @@ export function checkHostOptions(options: NodeHostOptions): void {
   }
 }
 
+/** What several engines need of the outside world, and cannot be given. */
+export function checkThreads(options: NodeHostOptions, threads: Env['threads']): void {
+  if ((options.engines ?? 1) === 1) return;
+  if (threads === undefined) {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      `NodeHost.open: engines is ${options.engines}; this env has no threads`,
+    );
+  }
+  if (threads.isInProcess) return;
+  for (const name of ['env', 'logDb', 'transport', 'snapshotCodecs'] as const) {
+    if (options[name] === undefined) continue;
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      `NodeHost.open: ${name} cannot be handed to another thread; leave it out, or set engines to 1`,
+    );
+  }
+}
+
 export function checkReloadTlsOptions(options: ReloadTlsOptions): void {
   check('reloadTls', options, RELOAD_TLS_RULES);
 }
@@ -571,6 +603,7 @@ export function checkTarget(what: string, address: unknown): void {
 
 export const DEFAULTS = {
   deploymentId: 1,
+  engines: 1,
   rttMs: 20,
   timeoutMs: 5000,
   maxSendQueueBytes: PEER_QUEUE_MAX_BYTES,

@@ -33,6 +33,7 @@ export const ERROR_TABLE = {
   ERR_FORMAT_NOT_AGREED: again,
   ERR_DIR_PERMISSIONS: no,
   ERR_DIR_CORRUPT: no,
+  ERR_ENGINE_FAILED: unknown,
   // Shards and replicas.
   ERR_SHARD_NOT_FOUND: no,
   ERR_SHARD_EXISTS: no,

@@ -29,14 +29,17 @@ export class HostEvents implements EventSink {
   private readonly env: Env;
   private readonly trace: Trace;
   private readonly listeners = new Map<HostEventName, Set<HostListener<any>>>();
+  private readonly tap: ((name: string, payload: unknown) => void) | undefined;
   private waiting: WaitingEvent[] = [];
   private isScheduled = false;
   /** Events that no listener got because too many waited. */
   dropped = 0;
 
-  constructor(env: Env, trace: Trace) {
+  /** `tap` hears of everything at once, for one that passes it on. */
+  constructor(env: Env, trace: Trace, tap?: (name: string, payload: unknown) => void) {
     this.env = env;
     this.trace = trace;
+    this.tap = tap;
   }
 
   on<K extends HostEventName>(name: K, listener: HostListener<K>): void {
@@ -60,6 +63,7 @@ export class HostEvents implements EventSink {
 
   /** Never runs a listener inside the engine: it may call back into the host. */
   emit<K extends HostEventName>(name: K, payload: HostEventMap[K]): void {
+    this.tap?.(name, payload);
     if (this.trace.event.hasSubscribers) this.trace.event.publish({ host: this.trace.host, name, event: payload });
     const set = this.listeners.get(name);
     if (set === undefined || set.size === 0) return;

@@ -57,12 +57,20 @@ export type {
   Env,
   FileSystem,
   Logger,
+  Modules,
   Network,
   Random,
   Scheduler,
+  Thread,
+  ThreadMain,
+  ThreadPort,
+  ThreadSide,
+  ThreadStart,
+  Threads,
   TraceChannel,
   Tracing,
 } from './env/env.ts';
+export type { StateMachineModule, StateMachineSource } from './machine-module.ts';
 export type { LogDb, LogSink, RecoveredShard, ReplicaPin, ShardState } from './wal/logdb.ts';
 export { openWal, type WalOptions } from './wal/wal.ts';
 export type {

@@ -7,7 +7,8 @@ import type { DrakkarError } from './errors.ts';
 import { MemberState } from './raft/member.ts';
 import type { Role } from './raft/raft.ts';
 import type { StateMachineKind } from './rsm/state-machine.ts';
-import type { HostIdentity } from './transport/transport.ts';
+import type { HostIdentity, Peer } from './transport/transport.ts';
+import { UNKNOWN_MEMBERSHIP } from './wire/membership.ts';
 import { FORMAT_OLDEST } from './wire/formats.ts';
 
 /** How far a member is, as this leader knows it. */
@@ -33,6 +34,8 @@ export interface MemberProgress {
 export interface ShardInfo {
   readonly shardId: number;
   readonly replicaId: number;
+  /** Which of the host's engines it lives in; 0 where there is one. */
+  readonly engine: number;
   readonly state: ReplicaStatus;
   /** Of its state machine. */
   readonly kind: StateMachineKind;
@@ -141,6 +144,7 @@ export function describeShard(replica: Replica): ShardInfo {
   return {
     shardId: replica.shardId,
     replicaId: replica.replicaId,
+    engine: replica.engine.number,
     state: replica.status,
     kind: replica.rsm.kind,
     failure: replica.failure,
@@ -197,17 +201,124 @@ function progressOf(replica: Replica): MemberProgress[] {
   return progress;
 }
 
-export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
+/** What is left of a shard whose thread died: what only the thread knew stands at its zero. */
+export function failedShard(shardId: number, replicaId: number, engine: number, failure: DrakkarError): ShardInfo {
+  return {
+    shardId,
+    replicaId,
+    kind: 'regular',
+    engine,
+    state: 'failed',
+    failure,
+    role: 'follower',
+    quiesced: false,
+    leaderId: 0,
+    term: 0,
+    commitIndex: 0,
+    appliedIndex: 0,
+    durableIndex: 0,
+    firstIndex: 0,
+    lastIndex: 0,
+    snapshotIndex: 0,
+    pendingProposals: 0,
+    pendingReads: 0,
+    applyLagEntries: 0,
+    unappliedBytes: 0,
+    refusing: undefined,
+    heldBackBy: 0,
+    watches: 0,
+    sessions: 0,
+    isSnapshotting: false,
+    members: {},
+    configChangeIndex: 0,
+    membership: describeMembership(UNKNOWN_MEMBERSHIP),
+    progress: [],
+  };
+}
+
+/** The parts of a host as one: connections to the same host and counters are added up. */
+export function mergeInfo(
+  dir: string,
+  identity: HostIdentity,
+  parts: readonly HostInfo[],
+  lost: readonly ShardInfo[],
+  failure: DrakkarError | undefined,
+): HostInfo {
   const peers = new Map<string, PeerInfo>();
+  const log: Record<string, number> = {};
+  for (const part of parts) {
+    for (const peer of part.peers) addPeer(peers, peer);
+    for (const [name, value] of Object.entries(part.log)) log[name] = (log[name] ?? 0) + value;
+  }
+  const shards = [...parts.flatMap((part) => part.shards), ...lost];
+  return {
+    hostId: identity.hostId,
+    dir,
+    raftAddress: identity.raftAddress,
+    listenAddress: parts[0]?.listenAddress ?? identity.raftAddress,
+    deploymentId: identity.deploymentId,
+    startCounter: countOf(identity.startCounter),
+    failure,
+    uptimeMs: Math.max(0, ...parts.map((part) => part.uptimeMs)),
+    isDiskFull: parts.some((part) => part.isDiskFull),
+    stopped: parts.flatMap((part) => part.stopped),
+    shards: shards.sort((a, b) => a.shardId - b.shardId),
+    peers: [...peers.values()],
+    formats: mergeFormats(identity, parts),
+    snapshots: mergeTraffic(parts),
+    log,
+  };
+}
+
+/** Enabled is what any engine may have written, written what all of them may. */
+function mergeFormats({ newestFormat: newest }: HostIdentity, parts: readonly HostInfo[]): FormatInfo {
+  const all = parts.map(({ formats }) => formats);
+  return {
+    oldest: FORMAT_OLDEST,
+    newest,
+    enabled: Math.max(FORMAT_OLDEST, ...all.map(({ enabled }) => enabled)),
+    written: Math.min(newest, ...all.map(({ written }) => written)),
+  };
+}
+
+function addPeer(peers: Map<string, PeerInfo>, peer: PeerInfo): void {
+  const known = peers.get(peer.address);
+  if (known === undefined) {
+    peers.set(peer.address, peer);
+    return;
+  }
+  peers.set(peer.address, {
+    address: peer.address,
+    connected: peer.connected && known.connected,
+    queuedBytes: peer.queuedBytes + known.queuedBytes,
+    newestFormat: peer.newestFormat ?? known.newestFormat,
+    enabledFormat: Math.min(peer.enabledFormat, known.enabledFormat),
+  });
+}
+
+function mergeTraffic(parts: readonly HostInfo[]): SnapshotTraffic {
+  const sum = (name: keyof SnapshotTraffic): number =>
+    parts.reduce((total, { snapshots }) => total + snapshots[name], 0);
+  return {
+    sending: sum('sending'),
+    sendsWaiting: sum('sendsWaiting'),
+    receiving: sum('receiving'),
+    receivesWaiting: sum('receivesWaiting'),
+  };
+}
+
+export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
   const { sends } = engine.snapshots;
   const receives = engine.arrivals.places;
+  const ways = new Set<Peer>();
   for (const replica of engine.replicas.values()) {
-    for (const peer of replica.peers) {
-      if (peer === undefined) continue;
-      const { address, connected, queuedBytes, identity: known } = peer;
-      const enabledFormat = engine.formats.enabledOn(peer);
-      peers.set(address, { address, connected, queuedBytes, newestFormat: known?.newestFormat, enabledFormat });
-    }
+    for (const peer of replica.peers) if (peer !== undefined) ways.add(peer);
+  }
+  const peers = new Map<string, PeerInfo>();
+  for (const way of ways) {
+    const { address, connected, queuedBytes, identity: known } = way;
+    const enabledFormat = engine.formats.enabledOn(way);
+    addPeer(peers, { address, connected, queuedBytes, newestFormat: known?.newestFormat, enabledFormat });
   }
   return {
     hostId: identity.hostId,

@@ -132,18 +132,25 @@ export class ReplicaView {
 
 const views = new WeakMap<Replica, ReplicaView>();
 
-export function engineOf(host: NodeHost): Engine {
-  return host['engine'];
+/** The engines of `host`, those in simulated threads included. */
+export function* enginesOf(host: NodeHost): IterableIterator<Engine> {
+  const { engines, simulated } = host['parts'];
+  for (const { all } of [engines, ...simulated]) yield* all;
+}
+
+function* replicas(host: NodeHost): IterableIterator<Replica> {
+  for (const engine of enginesOf(host)) yield* engine.replicas.values();
 }
 
 /** What `host` may read and write right now. */
 export function formatsOf(host: NodeHost): FormatRange {
-  return engineOf(host).formats.range;
+  const ranges = [...enginesOf(host)].map(({ formats }) => formats.range);
+  return { newest: ranges[0].newest, enabled: Math.max(...ranges.map(({ enabled }) => enabled)) };
 }
 
 /** The replicas that run on `host`, by shard. */
 export function* replicasOf(host: NodeHost): IterableIterator<ReplicaView> {
-  for (const replica of engineOf(host).replicas.values()) {
+  for (const replica of replicas(host)) {
     let view = views.get(replica);
     if (view === undefined) views.set(replica, (view = new ReplicaView(replica)));
     yield view;
@@ -154,7 +161,7 @@ export function* replicasOf(host: NodeHost): IterableIterator<ReplicaView> {
 export function* pinsOf(
   host: NodeHost,
 ): IterableIterator<{ shardId: number; replicaId: number; startCounter: number }> {
-  for (const replica of engineOf(host).replicas.values()) {
+  for (const replica of replicas(host)) {
     const { raft } = replica;
     const isDurable = raft.stateWrite <= raft.durableWrite;
     for (const replicaId of raft.slots) {

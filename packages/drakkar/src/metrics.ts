@@ -216,6 +216,35 @@ function peersOf(replicas: readonly Replica[]): { readonly connected: boolean; r
   return [...peers];
 }
 
+/** Texts of several engines as one: each sample gets its engine as a label, and each series its head once. */
+export function mergeMetrics(texts: ReadonlyMap<number, string>): string {
+  const series = new Map<string, string[]>();
+  let current: string[] = [];
+  for (const [engine, text] of texts) {
+    for (const line of text.split('\n')) {
+      if (line === '') continue;
+      const head = /^# HELP (\S+)/.exec(line);
+      if (head !== null) {
+        current = series.get(head[1]) ?? [];
+        if (current.length > 0) continue;
+        series.set(head[1], current);
+      }
+      if (line.startsWith('#')) {
+        if (current.length < 2) current.push(line);
+      } else current.push(labelled(line, engine));
+    }
+  }
+  return `${[...series.values()].flat().join('\n')}\n`;
+}
+
+/** `name{a="b"} 1` or `name 1`. */
+function labelled(sample: string, engine: number): string {
+  const brace = sample.indexOf('{');
+  if (brace >= 0) return `${sample.slice(0, brace)}{engine="${engine}",${sample.slice(brace + 1)}`;
+  const space = sample.indexOf(' ');
+  return `${sample.slice(0, space)}{engine="${engine}"}${sample.slice(space)}`;
+}
+
 function snake(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

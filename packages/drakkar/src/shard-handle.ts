@@ -1,21 +1,37 @@
 /** One shard of a host as its callers see it: the shortest way to `propose` and `read`. */
 import { checkCallOptions, checkProposeOptions, type CallOptions, type ProposeOptions } from './config.ts';
+import type { Onlookers } from './engine/onlookers.ts';
 import type { ProposeCallback } from './engine/pending-ring.ts';
-import { BARRIER, type Replica } from './engine/replica.ts';
+import { BARRIER } from './engine/replica.ts';
 import { DrakkarError } from './errors.ts';
 import type { Result } from './rsm/state-machine.ts';
 import type { ConfigChange } from './wire/config-change.ts';
 import type { EntryType, SessionFields } from './wire/entry.ts';
 
+/** A replica of this thread, or what stands for one of another thread. */
+export interface ShardTarget {
+  readonly shardId: number;
+  propose(command: Uint8Array, timeoutTicks: number): Promise<Result>;
+  proposeBatch(commands: readonly Uint8Array[], timeoutTicks: number): Promise<Result[]>;
+  proposeCallback(command: Uint8Array, callback: ProposeCallback, cookie: number, timeoutTicks: number): void;
+  proposeSession(type: EntryType, session: SessionFields, command: Uint8Array, timeoutTicks: number): Promise<Result>;
+  read(query: unknown, timeoutTicks: number): Promise<unknown>;
+  staleRead(query: unknown): unknown;
+  /** Absent where the shard lives in another thread: its host there is asked as a whole. */
+  changeMembership?(change: ConfigChange, timeoutTicks: number): Promise<Result>;
+  /** Absent where the shard lives in another thread: who looks on does so there. */
+  readonly onlookers?: Onlookers;
+}
+
 const NO_OPTIONS: CallOptions = {};
 
 export class ShardHandle {
   readonly shardId: number;
-  private readonly replica: Replica;
+  private readonly replica: ShardTarget;
   private readonly tickMs: number;
   private readonly defaultTicks: number;
 
-  constructor(replica: Replica, tickMs: number, timeoutMs: number) {
+  constructor(replica: ShardTarget, tickMs: number, timeoutMs: number) {
     this.replica = replica;
     this.shardId = replica.shardId;
     this.tickMs = tickMs;
@@ -32,7 +48,7 @@ export class ShardHandle {
       options,
       (ticks) => {
         if (onCommit === undefined) return this.replica.propose(command, ticks);
-        return this.replica.onlookers.noticed(onCommit, () => this.replica.propose(command, ticks));
+        return this.noticed(onCommit, () => this.replica.propose(command, ticks));
       },
       checkProposeOptions,
     );
@@ -64,7 +80,14 @@ export class ShardHandle {
     if (!(command instanceof Uint8Array)) return Promise.reject(notBytes('propose'));
     const ticks = ticksOf(timeoutMs, this.tickMs);
     const propose = (): Promise<Result> => this.replica.proposeSession(type, fields, command, ticks);
-    return onCommit === undefined ? propose() : this.replica.onlookers.noticed(onCommit, propose);
+    return onCommit === undefined ? propose() : this.noticed(onCommit, propose);
+  }
+
+  private noticed(onCommit: (index: number) => void, propose: () => Promise<Result>): Promise<Result> {
+    const { onlookers } = this.replica;
+    return onlookers === undefined
+      ? Promise.reject(notAcross('propose: onCommit', 'leave it out: the answer says that the command was applied'))
+      : onlookers.noticed(onCommit, propose);
   }
 
   /** See `NodeHost.addReplica` and its sisters; `what` is the call's name. */
@@ -74,7 +97,7 @@ export class ShardHandle {
       ...(timeoutMs === undefined ? {} : { timeoutMs }),
       ...(signal === undefined ? {} : { signal }),
     };
-    return (await this.guarded(what, call, (ticks) => this.replica.changeMembership(change, ticks))) as number;
+    return (await this.guarded(what, call, (ticks) => this.replica.changeMembership!(change, ticks))) as number;
   }
 
   /** See `NodeHost.read`. */
@@ -85,12 +108,7 @@ export class ShardHandle {
 
   /** See `NodeHost.staleRead`. */
   staleRead(query: unknown): unknown {
-    if (this.replica.status !== 'running') throw this.replica.unavailable();
-    if (this.replica.settings.isWitness) throw this.replica.isWitnessOnly();
-    if (this.replica.isRestoring) {
-      throw new DrakkarError('ERR_SHARD_NOT_READY', `shard ${this.shardId} is installing a snapshot; try again`);
-    }
-    return this.replica.rsm.lookup(query);
+    return this.replica.staleRead(query);
   }
 
   /** Resolves when everything that was committed at the call is applied here. */
@@ -130,6 +148,14 @@ export class ShardHandle {
 
 function ticksOf(timeoutMs: number, tickMs: number): number {
   return Math.max(1, Math.ceil(timeoutMs / tickMs));
+}
+
+/** Streams and functions do not cross threads. */
+export function notAcross(what: string, instead: string): DrakkarError {
+  return new DrakkarError(
+    'ERR_INVALID_OPTION',
+    `${what} cannot reach a shard in another thread, and with several engines all shards are in others; ${instead}, or open the host with engines: 1`,
+  );
 }
 
 function notBytes(what: string): DrakkarError {

@@ -1,5 +1,4 @@
 /** Views of shards: this host's own, and those that its registry has heard of; and when the registry is told. */
-import type { Engine } from './engine/engine.ts';
 import { describeMembership } from './engine/membership.ts';
 import type { Replica } from './engine/replica.ts';
 import type { HostEvents } from './events.ts';
@@ -7,10 +6,16 @@ import type { Registry } from './registry/registry.ts';
 import type { ShardView } from './registry/shard-views.ts';
 import { isKnown } from './wire/membership.ts';
 
-export function tellRegistry(registry: Registry, engine: Engine, events: HostEvents): void {
+/** Where this host's replicas are. */
+export interface OwnReplicas {
+  find(shardId: number): Replica | undefined;
+  replicas(): Iterable<Replica>;
+}
+
+export function tellRegistry(registry: Registry, own: OwnReplicas, events: HostEvents): void {
   if (registry.tellShard === undefined) return;
   const tell = ({ shardId }: { readonly shardId: number }): void => {
-    const view = ownView(engine.replicas.get(shardId));
+    const view = ownView(own.find(shardId));
     if (view !== undefined) registry.tellShard!(view);
   };
   for (const event of ['replicaReady', 'leaderChanged', 'membershipChanged'] as const) events.on(event, tell);
@@ -24,11 +29,11 @@ function ownView(replica: Replica | undefined): ShardView | undefined {
   return { shardId: replica.shardId, leaderId, term: leaderId === 0 ? 0 : term, ...membership };
 }
 
-export function shardView(registry: Registry, engine: Engine, shardId: number): ShardView | undefined {
-  return registry.shard === undefined ? ownView(engine.replicas.get(shardId)) : registry.shard(shardId);
+export function shardView(registry: Registry, own: OwnReplicas, shardId: number): ShardView | undefined {
+  return registry.shard === undefined ? ownView(own.find(shardId)) : registry.shard(shardId);
 }
 
-export function shardViews(registry: Registry, engine: Engine): readonly ShardView[] {
+export function shardViews(registry: Registry, own: OwnReplicas): readonly ShardView[] {
   if (registry.shards !== undefined) return registry.shards();
-  return [...engine.replicas.values()].map(ownView).filter((view) => view !== undefined);
+  return [...own.replicas()].map(ownView).filter((view) => view !== undefined);
 }

@@ -7,6 +7,7 @@ export {
   MemoryMachine,
   MemoryMachines,
   MemoryNetwork,
+  MemoryThread,
   Process,
   SECTOR_BYTES,
   SimulatedAuthority,

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { BlockRef } from '../src/wire/block-ref.ts';
 import { RaftLog } from '../src/raft/log.ts';
 import { RaftCluster } from './raft/cluster.ts';
-import { Journal, TestCluster, text } from './support.ts';
+import { Journal, TestCluster, engineOf, replicaOf, text } from './support.ts';
 
 /** The class, where it was met, and its test: a file from `test/` and the beginning of the name of a test, a case of a suite, or a row in a table. */
 type Known = readonly [what: string, where: string, file: string, name: string];
@@ -142,7 +142,7 @@ test('what becomes durable after a replica was stopped is nobody’s', async () 
   const cluster = new TestCluster({ hosts: 1 });
   await cluster.startAll([1, 2]);
   const host = cluster.hosts.get(1)!;
-  const engine = host['engine'];
+  const engine = engineOf(host);
   const old = engine.replicas.get(1)!;
   const writes = [1, 2, 3].map((i) => host.propose(1, text(`${i}`)).catch((error: unknown) => error));
   await cluster.settle(host.stopReplica(1));
@@ -190,7 +190,7 @@ test('a peer that is lost is told to the shards that have a member there, and to
   await cluster.ready(1, [1, 2, 3]);
   await cluster.ready(2, [1, 2, 4]);
   const reported: string[] = [];
-  for (const replica of cluster.hosts.get(1)!['engine'].replicas.values()) {
+  for (const replica of engineOf(cluster.hosts.get(1)!).replicas.values()) {
     const { raft, shardId } = replica;
     const report = raft.reportUnreachable.bind(raft);
     raft.reportUnreachable = (replicaId) => {
@@ -285,7 +285,7 @@ test('a leader that cannot read its log for a follower fails by itself, and the 
   for (let i = 0; i < 20; i++) await cluster.propose(leader, 1, `line ${i}`);
   const host = cluster.hosts.get(leader)!;
   // What stays in memory needs no disk.
-  for (const ref of host['engine'].replicas.get(1)!.raft.log.blocks()) if (ref.place !== undefined) ref.dropBytes();
+  for (const ref of replicaOf(host, 1).raft.log.blocks()) if (ref.place !== undefined) ref.dropBytes();
   cluster.machineOf.get(leader)!.disk.fault = (operation, path) =>
     operation === 'read' && path.endsWith('.wal') ? Object.assign(new Error('EIO'), { code: 'EIO' }) : undefined;
   await cluster.open(away);

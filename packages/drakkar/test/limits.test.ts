@@ -3,13 +3,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DrakkarError, type ReplicaOptions } from 'drakkar';
 import { EntryType } from '../src/wire/entry.ts';
-import { TestCluster, text } from './support.ts';
+import { TestCluster, engineOf, replicaOf, text } from './support.ts';
 
 const codeOf = (error: unknown): string => (DrakkarError.is(error) ? error.code : String(error));
 
 /** Keeps the state machine of a replica from applying, as one does that cannot keep up. */
 function hold(cluster: TestCluster, id: number, held: boolean): void {
-  const replica = cluster.hosts.get(id)!['engine'].replicas.get(1)!;
+  const replica = replicaOf(cluster.hosts.get(id)!, 1);
   replica.rsm.busy = held;
   replica.engine.markReady(replica);
 }
@@ -35,7 +35,7 @@ test('maxInMemoryLogBytes: a follower that cannot apply makes every host refuse,
   }
   assert.deepEqual(codes, ['ERR_SYSTEM_BUSY']);
   assert.ok(taken >= 15 && taken < 40, `${taken} were taken`);
-  const replica = cluster.hosts.get(slow)!['engine'].replicas.get(1)!;
+  const replica = replicaOf(cluster.hosts.get(slow)!, 1);
   assert.ok(replica.raft.log.unappliedBytes < 40 * 1024);
   await cluster.world.run(300);
   for (const id of [other, slow]) {
@@ -112,7 +112,7 @@ test('maxReceiveQueueBytes: whoever cannot write what it receives stops reading,
   await cluster.ready(1);
   const leader = cluster.leaderOf(1);
   const slow = cluster.followerOf(1);
-  const engine = cluster.hosts.get(slow)!['engine'];
+  const engine = engineOf(cluster.hosts.get(slow)!);
   const { disk } = cluster.machineOf.get(slow)!;
   const latency = disk.latencyOf;
   disk.latencyOf = () => 3000;
@@ -156,7 +156,7 @@ test('F20: a leader whose disk stands still gives its leadership away; writes an
   await assert.rejects(cluster.settle(host.read(1, 'all')), { code: 'ERR_DISK_STALLED' });
   assert.ok(cluster.world.nowMs() - before < 1000, 'they waited');
   assert.ok(Array.isArray(host.staleRead(1, 'all')));
-  assert.ok(host['engine'].counters.diskStalls > 0);
+  assert.ok(engineOf(host).counters.diskStalls > 0);
   disk.latencyOf = latency;
   await cluster.world.run(70_000);
   await cluster.settle(open);
@@ -171,7 +171,7 @@ test('F10: what waits to be sealed when the disk becomes full is told that it wa
   await cluster.startAll();
   const host = cluster.hosts.get(1)!;
   const { disk } = cluster.machineOf.get(1)!;
-  const { engine } = { engine: host['engine'] };
+  const engine = engineOf(host);
   const replica = engine.replicas.get(1)!;
   await cluster.world.run(100);
   disk.capacityBytes = disk.usedBytes;
@@ -211,9 +211,9 @@ test('a leader that was none for long passes its first entry on to nobody: conne
   const cluster = new TestCluster();
   await cluster.startAll();
   const id = cluster.followerOf(1);
-  const replica = cluster.hosts.get(id)!['engine'].replicas.get(1)!;
+  const replica = replicaOf(cluster.hosts.get(id)!, 1);
   const refused = (): number =>
-    [...cluster.hosts.values()].reduce((sum, host) => sum + host['engine'].transport.counters.refused.size, 0);
+    [...cluster.hosts.values()].reduce((sum, host) => sum + engineOf(host).transport.counters.refused.size, 0);
   // Elected and deposed within one turn: the entry of its term was never sealed.
   replica.raft.outbox.appendNoop();
   const write = cluster.propose(id, 1, 'passed on');

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DrakkarError, type LogEntry } from 'drakkar';
 import type { Wal } from '../src/wal/wal.ts';
-import { TestCluster, text } from './support.ts';
+import { TestCluster, engineOf, replicaOf, text } from './support.ts';
 
 const untext = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
 const linesOf = (entries: readonly LogEntry[]): string[] =>
@@ -165,7 +165,7 @@ test('a slow consumer costs its buffer and no more, and misses nothing', async (
   await cluster.settle(iterator.next());
   const line = 'x'.repeat(100);
   for (let i = 0; i < 200; i++) await cluster.propose(1, 1, `${i} ${line}`);
-  const [watch] = host['engine'].replicas.get(1)!.onlookers['logWatches'];
+  const [watch] = replicaOf(host, 1).onlookers['logWatches'];
   assert.ok(watch['list'].bytes <= 1024, `${watch['list'].bytes} bytes are kept`);
   const indexes: number[] = [];
   while (indexes.length < 200) {
@@ -190,14 +190,14 @@ test('what is committed while old entries are read from a slow disk comes behind
   await cluster.ready(1);
   const host = cluster.hosts.get(1)!;
   // Nothing is in memory: the frames that the apply has read are given back, and forgotten.
-  (host['engine'].log as Wal)['reader'].close();
+  (engineOf(host).log as Wal)['reader'].close();
   const { disk } = cluster.machineOf.get(1)!;
   const latency = disk.latencyOf;
   disk.latencyOf = (operation, length) => (operation === 'read' ? 100 : latency(operation, length));
   const stream = take(host.watch(1, { fromIndex: 1 }), 9);
   await cluster.world.run(10);
   // Somebody else has the first of them read, too: they are in memory now, and still the stream's own read comes first.
-  host['engine'].fetch(host['engine'].replicas.get(1)!, 1);
+  engineOf(host).fetch(replicaOf(host, 1), 1);
   await cluster.world.run(140);
   await cluster.propose(1, 1, 'line 6');
   await cluster.propose(1, 1, 'line 7');
@@ -261,7 +261,7 @@ test('a stream ends with its replica: quietly when it is stopped, with the reaso
 test('a watch ends at once with its signal, and with return, also while it waits; nothing is left of it', async () => {
   const cluster = await clusterWith(3, { hosts: 1 });
   const host = cluster.hosts.get(1)!;
-  const { onlookers } = host['engine'].replicas.get(1)!;
+  const { onlookers } = replicaOf(host, 1);
   const controller = new AbortController();
   const waiting = host.watch(1, { signal: controller.signal })[Symbol.asyncIterator]().next();
   waiting.catch(() => {});
@@ -356,7 +356,7 @@ test('onCommit is called with the index, before the answer, on leader and follow
     heard.length = 0;
     await cluster.settle(session.propose(text('b'), { onCommit }).then(() => heard.push('answered')));
     assert.deepEqual(heard, [`committed ${host.shardInfo(1).commitIndex}`, 'answered']);
-    assert.equal(host['engine'].replicas.get(1)!.onlookers.wantsCommits, false);
+    assert.equal(replicaOf(host, 1).onlookers.wantsCommits, false);
   }
   await cluster.close();
 });
@@ -383,7 +383,7 @@ test('onCommit comes before the apply when that waits for the own disk, and neve
   const lost = host.propose(1, text('lost'), { timeoutMs: 200, onCommit: () => void heard.push('never') });
   await assert.rejects(cluster.settle(lost));
   assert.deepEqual(heard, ['committed', 'answered']);
-  assert.equal(host['engine'].replicas.get(1)!.onlookers.wantsCommits, false);
+  assert.equal(replicaOf(host, 1).onlookers.wantsCommits, false);
   cluster.machines.network.heal();
   await cluster.close();
 });

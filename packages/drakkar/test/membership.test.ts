@@ -90,7 +90,7 @@ test('a removed replica stops by itself, says why, gives its room back, and anot
   await cluster.settle(again.removeData(1, gone));
   await assert.rejects(cluster.settle(again.removeData(1, gone)), { code: 'ERR_SHARD_NOT_FOUND' });
   const options = { shardId: 1, replicaId: 14, members: 'join' } as const;
-  await cluster.settle(again.startReplica(options, () => cluster.journal()));
+  await cluster.settle(again.startReplica(options, cluster.machine));
   await cluster.settle(leader.addReplica(1, 14, cluster.addressOf(gone)));
   await cluster.ready(1);
   await cluster.propose(gone, 1, 'from the newcomer');
@@ -152,7 +152,7 @@ test('the way to a host ends when the last replica there is removed', async () =
   const gone = cluster.followerOf(1);
   const leader = cluster.hosts.get(cluster.leaderOf(1))!;
   await cluster.settle(leader.removeReplica(1, gone));
-  await cluster.world.until(() => cluster.hosts.get(gone)!.info().shards.length === 0, 30_000);
+  await cluster.world.until(() => !cluster.runs(gone, 1), 30_000);
   await cluster.world.run(60_000);
   const dialled = [...cluster.machines.network.sockets].filter(({ local, remote }) =>
     [local, remote].includes(`host${gone}`),
@@ -215,10 +215,7 @@ test('both sides must agree on who is a witness', async () => {
   assert.deepEqual(failed, ['ERR_SHARD_MISMATCH', 'ERR_SHARD_MISMATCH']);
   const options = { shardId: 1, replicaId: 5, witness: true } as const;
   await assert.rejects(host.startReplica({ ...options, members: { 5: 'a:1' } }), { code: 'ERR_INVALID_OPTION' });
-  await assert.rejects(
-    host.startReplica(options, () => cluster.journal()),
-    { code: 'ERR_INVALID_OPTION' },
-  );
+  await assert.rejects(host.startReplica(options, cluster.machine), { code: 'ERR_INVALID_OPTION' });
   await cluster.close();
 });
 
@@ -255,7 +252,7 @@ test('who does not vote learns of its removal, too, when it was cut off', async 
   for (const id of [4, 5]) await cluster.open(id);
   await cluster.startReplica(4, 1);
   await cluster.startWitness(5, 1);
-  const isGone = (id: number): boolean => cluster.hosts.get(id)!.info().shards.length === 0;
+  const isGone = (id: number): boolean => !cluster.runs(id, 1);
   await cluster.world.until(() => isGone(4) && isGone(5), 60_000);
   await cluster.close();
 });
@@ -271,7 +268,7 @@ test('the host of a replica that was removed and has stopped tells others that i
   // The others have the change; that it is committed does not reach them.
   for (const id of rest) for (const other of [leader, gone]) network.cut(`host${id}`, `host${other}`);
   await cluster.settle(removal);
-  await cluster.world.until(() => cluster.hosts.get(gone)!.info().shards.length === 0, 60_000);
+  await cluster.world.until(() => !cluster.runs(gone, 1), 60_000);
   cluster.kill(leader);
   await cluster.world.run(5000);
   // Two of four elect nobody, two of three do.

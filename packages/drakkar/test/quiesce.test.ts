@@ -1,8 +1,7 @@
 /** Idle shards on whole hosts: silent together, awake when wanted, and never without a leader for it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { engineOf } from '../src/inspect.ts';
-import { Journal, TestCluster, text } from './support.ts';
+import { Journal, TestCluster, engineOf, text } from './support.ts';
 
 const SHARDS = [1, 2, 3, 4, 5];
 /** Twice the election timeout of 50 ticks of 20 ms, an offer, and some air. */

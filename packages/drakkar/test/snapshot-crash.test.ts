@@ -8,7 +8,7 @@ import { test } from 'node:test';
 import { NodeHost } from 'drakkar';
 import { MemoryMachines, type Keep, type MemoryDisk } from 'drakkar/testing';
 import { openWal } from '../src/wal/wal.ts';
-import { Journal, SEGMENT_BYTES, TestCluster } from './support.ts';
+import { Journal, SEGMENT_BYTES, TestCluster, engineOf } from './support.ts';
 
 const REPLICA = { electionRtt: 11, compactionOverhead: 0, snapshotBlockBytes: 256 };
 const CRASHES = ['killed', 'dropped', 'kept', 'torn', 'reordered'] as const;
@@ -116,7 +116,7 @@ test('scenario 49: a crash at any file operation of a snapshot’s life', async 
   for (const id of [1, 2]) cluster.machines.network.reset(`host${id}`, `host${AWAY}`);
   await cluster.world.until(() => recorded > 0 || failure !== undefined, 30_000);
   if (failure === undefined) {
-    assert.equal(host['engine'].counters.snapshotsResumed, 1);
+    assert.equal(engineOf(host).counters.snapshotsResumed, 1);
     await cluster.ready(1);
     await cluster.propose(AWAY, 1, 'own');
     await cluster.settle(host.requestSnapshot(1));

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import type { NodeHost, NodeHostOptions, ReplicaOptions, SnapshotCodec } from 'drakkar';
-import { TestCluster } from './support.ts';
+import { TestCluster, engineOf } from './support.ts';
 
 const REPLICA = { electionRtt: 11, compactionOverhead: 0 };
 
@@ -113,7 +113,7 @@ test('an image that could not be sent is given up once newer ones replaced it', 
   let failed = 0;
   for (const each of others) {
     each.on('snapshotSendAborted', () => failed++);
-    each['engine'].transport.sendSnapshot = () => Promise.reject(new Error('not at all'));
+    engineOf(each).transport.sendSnapshot = () => Promise.reject(new Error('not at all'));
   }
   await cluster.startReplica(away, 1);
   await cluster.world.until(() => failed > 1);
@@ -193,7 +193,7 @@ const SLOW = { maxSnapshotSendBytesPerSecond: 200_000 };
 const BLOCKS = { snapshotBlockBytes: 4096 };
 /** What all counters of that name together say. */
 const total = (cluster: TestCluster, name: 'snapshotsResumed' | 'snapshotBytesNotSentAgain'): number =>
-  [...cluster.hosts.values()].reduce((sum, host) => sum + host['engine'].counters[name], 0);
+  [...cluster.hosts.values()].reduce((sum, host) => sum + engineOf(host).counters[name], 0);
 /** Bytes of the part that a host has received. */
 function partBytes(cluster: TestCluster, id: number): number {
   const { disk } = cluster.machineOf.get(id)!;
@@ -204,7 +204,7 @@ function partBytes(cluster: TestCluster, id: number): number {
 test('scenario 51: a stream that breaks goes on where it broke off, as often as it breaks', async () => {
   const { cluster, away, others } = await awayFrom([1], LARGE, SLOW, BLOCKS);
   const host = await cluster.open(away, SLOW);
-  const before = others.reduce((sum, each) => sum + each['engine'].transport.counters.bytesSent, 0);
+  const before = others.reduce((sum, each) => sum + engineOf(each).transport.counters.bytesSent, 0);
   await cluster.startReplica(away, 1);
   for (let round = 1; round <= 4; round++) {
     await cluster.world.until(() => partBytes(cluster, away) > round * 100_000, 30_000);
@@ -213,9 +213,9 @@ test('scenario 51: a stream that breaks goes on where it broke off, as often as 
     assert.equal(host.info().snapshots.receiving, 0, 'the stream ended');
   }
   await cluster.ready(1);
-  const sent = others.reduce((sum, each) => sum + each['engine'].transport.counters.bytesSent, 0) - before;
-  assert.equal(host['engine'].counters.snapshotsResumed, 4);
-  assert.ok(host['engine'].counters.snapshotBytesNotSentAgain > 900_000);
+  const sent = others.reduce((sum, each) => sum + engineOf(each).transport.counters.bytesSent, 0) - before;
+  assert.equal(engineOf(host).counters.snapshotsResumed, 4);
+  assert.ok(engineOf(host).counters.snapshotBytesNotSentAgain > 900_000);
   assert.ok(sent < 1_000_000, `${sent} bytes were sent, of an image of 600,000`);
   await cluster.assertEqual(1);
   await cluster.close();
@@ -231,7 +231,7 @@ test('a stream goes on when its receiver was started anew, and after a power cut
     const host = await cluster.open(away, SLOW);
     await cluster.startReplica(away, 1);
     await cluster.ready(1);
-    assert.equal(host['engine'].counters.snapshotsResumed, end === 'kill' ? 1 : 0);
+    assert.equal(engineOf(host).counters.snapshotsResumed, end === 'kill' ? 1 : 0);
     await cluster.assertEqual(1);
     assert.equal(partBytes(cluster, away), 0);
     await cluster.close();
@@ -267,7 +267,7 @@ test('a newer snapshot in the meantime: what had come of the old one is of no us
   for (const id of [1, 2]) cluster.machines.network.reset(`host${id}`, `host${away}`);
   await cluster.world.run(50);
   await cluster.ready(1);
-  assert.equal(host['engine'].counters.snapshotsResumed, 0);
+  assert.equal(engineOf(host).counters.snapshotsResumed, 0);
   assert.ok(!cluster.machineOf.get(away)!.disk.paths().includes(old));
   await cluster.assertEqual(1);
   await cluster.close();

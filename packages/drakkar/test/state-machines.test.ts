@@ -13,8 +13,7 @@ import {
 import { ConcurrentStore, DiskStore, Store, type MachinePlace } from 'drakkar/sim';
 import type { EngineCounters } from '../src/engine/engine.ts';
 import type { Env } from '../src/env/env.ts';
-import { engineOf } from '../src/inspect.ts';
-import { TestCluster, text } from './support.ts';
+import { TestCluster, engineOf, text } from './support.ts';
 import { BACKUP, copyDirectory, importInto } from './tools/support.ts';
 
 type Create = (place: MachinePlace) => AnyStateMachine;

@@ -1,7 +1,17 @@
 /** Hosts in memory for tests: machines, hosts on them, and a state machine whose whole history can be compared. */
 import assert from 'node:assert/strict';
-import { NodeHost, type Entry, type NodeHostOptions, type ReplicaOptions, type StateMachine } from 'drakkar';
+import {
+  NodeHost,
+  type Entry,
+  type NodeHostOptions,
+  type ReplicaOptions,
+  type StateMachine,
+  type StateMachineSource,
+} from 'drakkar';
 import { MemoryMachines, type MemoryMachine } from 'drakkar/testing';
+import type { Engine } from '../src/engine/engine.ts';
+import type { Replica } from '../src/engine/replica.ts';
+import { enginesOf } from '../src/inspect.ts';
 import { openWal } from '../src/wal/wal.ts';
 
 export const text = (value: string): Uint8Array => new TextEncoder().encode(value);
@@ -50,19 +60,50 @@ export interface ClusterOptions {
   readonly seed?: number;
   readonly segmentBytes?: number;
   readonly replica?: Partial<ReplicaOptions>;
+  /** Engines of each host, by its id; all hosts have one where it is absent. */
+  readonly engines?: (id: number) => number;
+}
+
+const BALLAST = 1_000_000;
+
+/** The journal as a module that every machine has. */
+export const JOURNAL_MODULE = 'test:journal';
+
+/** The replica itself, wherever on the host it runs. */
+export function replicaOf(host: NodeHost, shardId: number): Replica {
+  for (const engine of enginesOf(host)) {
+    const replica = engine.replicas.get(shardId);
+    if (replica !== undefined) return replica;
+  }
+  throw new Error(`no replica of shard ${shardId}`);
+}
+
+/** The engine of a host that has one. */
+export function engineOf(host: NodeHost): Engine {
+  const [engine] = enginesOf(host);
+  return engine;
 }
 
 /** `hosts` machines named host1.., each with one NodeHost; shards are placed where a test wants them. */
 export class TestCluster {
+  /** Engines of the hosts of clusters that do not say; a suite may run with several. */
+  static defaultEngines: number | undefined;
+  /** Its first shards are of no interest: what a test starts lives in another engine than 0. */
+  static hasBallast = false;
   readonly machines: MemoryMachines;
   readonly machineOf = new Map<number, MemoryMachine>();
   readonly hosts = new Map<number, NodeHost>();
   private readonly options: ClusterOptions;
+  private readonly engines: ((id: number) => number) | undefined;
 
   constructor(options: ClusterOptions = {}) {
     this.options = options;
+    const count = TestCluster.defaultEngines;
+    this.engines = options.engines ?? (count === undefined ? undefined : () => count);
     this.machines = new MemoryMachines(options.seed ?? 1);
     for (let id = 1; id <= (options.hosts ?? 3); id++) this.machineOf.set(id, this.machines.add(`host${id}`));
+    const exports = { default: () => this.journal() };
+    for (const machine of this.machineOf.values()) machine.modules.set(JOURNAL_MODULE, exports);
   }
 
   get world(): MemoryMachines['world'] {
@@ -88,11 +129,16 @@ export class TestCluster {
         dir: 'data',
         raftAddress: this.addressOf(id),
         env,
+        ...(this.engines === undefined ? {} : { engines: this.engines(id) }),
         logDb: (context) => openWal({ ...context, segmentBytes: this.options.segmentBytes ?? SEGMENT_BYTES }),
         ...more,
       }),
     );
     this.hosts.set(id, host);
+    if (TestCluster.hasBallast) {
+      const ballast = { shardId: BALLAST, replicaId: id, members: this.members(id) };
+      await this.settle(host.startReplica(ballast, { module: JOURNAL_MODULE }));
+    }
     return host;
   }
 
@@ -106,12 +152,21 @@ export class TestCluster {
     const named = memberIds === 'join' ? memberIds : this.members(...(memberIds ?? []));
     const members = memberIds === undefined ? {} : { members: named };
     const options = { shardId, replicaId: id, ...members, ...this.options.replica, ...more };
-    await this.settle(this.hosts.get(id)!.startReplica(options, () => this.journal()));
+    await this.settle(this.hosts.get(id)!.startReplica(options, this.machine));
   }
 
   async startWitness(id: number, shardId: number): Promise<void> {
     const options = { shardId, replicaId: id, ...this.options.replica, witness: true, members: 'join' } as const;
     await this.settle(this.hosts.get(id)!.startReplica(options));
+  }
+
+  get hasThreads(): boolean {
+    return this.engines !== undefined;
+  }
+
+  /** What makes a journal, on hosts with one engine as with several. */
+  get machine(): StateMachineSource {
+    return this.engines === undefined ? () => this.journal() : { module: JOURNAL_MODULE };
   }
 
   journal(): Journal {
@@ -132,25 +187,27 @@ export class TestCluster {
     for (const id of ids) await this.settle(this.hosts.get(id)!.whenReady(shardId, { timeoutMs: 30_000 }));
   }
 
+  /** Whether the host runs a replica of the shard. Asks the host itself last: from thread to thread that takes long. */
+  runs(id: number, shardId: number): boolean {
+    const host = this.hosts.get(id)!;
+    for (const { replicas } of enginesOf(host)) if (replicas.has(shardId)) return true;
+    return host.info().shards.some((shard) => shard.shardId === shardId);
+  }
+
   /** The host whose replica leads the shard. */
   leaderOf(shardId: number): number {
     for (const [id, host] of this.hosts) {
-      const info = host.info().shards.find((shard) => shard.shardId === shardId);
-      if (info?.role === 'leader' && info.state === 'running') return id;
+      for (const { replicas } of enginesOf(host)) {
+        const replica = replicas.get(shardId);
+        if (replica?.isRunning === true && replica.raft.isLeader) return id;
+      }
     }
     return 0;
   }
 
   followerOf(shardId: number): number {
     const leader = this.leaderOf(shardId);
-    return [...this.hosts.keys()].find(
-      (id) =>
-        id !== leader &&
-        this.hosts
-          .get(id)!
-          .info()
-          .shards.some((shard) => shard.shardId === shardId),
-    )!;
+    return [...this.hosts.keys()].find((id) => id !== leader && this.runs(id, shardId))!;
   }
 
   propose(id: number, shardId: number, line: string, timeoutMs = 5000): Promise<unknown> {
@@ -158,7 +215,7 @@ export class TestCluster {
   }
 
   lines(id: number, shardId: number): string[] {
-    return this.hosts.get(id)!.staleRead(shardId, 'all') as string[];
+    return replicaOf(this.hosts.get(id)!, shardId).staleRead('all') as string[];
   }
 
   /** Waits until the replicas have applied the same, then compares their digests. */

@@ -230,3 +230,60 @@ test('files are watched: the pair is taken when it is whole, and the host goes o
   await loaded.promise;
   await host.close();
 });
+
+test('several engines over mutual TLS, in real threads: each has the certificate of its host, and new ones reach them all', async () => {
+  const members = { 1: '127.0.0.1:23031', 2: '127.0.0.1:23032', 3: '127.0.0.1:23033' };
+  const journals = new URL('processes/journal.ts', import.meta.url);
+  const shardIds = [1, 2, 3, 4];
+  const patience = { timeoutMs: 60_000 };
+  const hosts: NodeHost[] = [];
+  after(() => Promise.all(hosts.map((host) => host.close())));
+  const start = async (id: 1 | 2 | 3, ca: string, by: Authority): Promise<void> => {
+    hosts[id - 1] = await NodeHost.open({
+      dir: `${root}/threads-${id}`,
+      raftAddress: members[id],
+      engines: id === 1 ? 1 : 2,
+      tls: { ca, ...(await by.issue(HONEST)) },
+    });
+    for (const shardId of shardIds) {
+      await hosts[id - 1].startReplica({ shardId, replicaId: id, members, electionRtt: 150 }, journals);
+    }
+  };
+  const lines = new Map(shardIds.map((shardId): [number, string[]] => [shardId, []]));
+  /** In sessions, which send again what a connection lost. */
+  const write = async (round: string): Promise<void> => {
+    for (const [at, host] of hosts.entries()) {
+      for (const shardId of shardIds) {
+        const line = `${round} from ${at} to ${shardId}`;
+        const session = await host.openSession(shardId, patience);
+        await session.propose(text(line), patience);
+        lines.get(shardId)!.push(line);
+      }
+    }
+  };
+  for (const id of [1, 2, 3] as const) await start(id, authority.ca + other.ca, authority);
+  await write('before');
+  assert.deepEqual(
+    hosts[2].info().shards.map(({ engine }) => engine),
+    [0, 1, 0, 1],
+  );
+  for (const host of hosts) {
+    // What does not hold is refused before any thread hears of it.
+    const elsewhere = await authority.issue({ ...HONEST, ip: ['10.0.0.1'] });
+    await assert.rejects(host.reloadTls(elsewhere), { code: 'ERR_TLS_CONFIG' });
+    await host.reloadTls({ ...(await other.issue(HONEST)), disconnect: true });
+  }
+  await write('with new certificates');
+  // Who had not heard of the new certificates, or still believed the old authority alone, would reach nobody from now on.
+  for (const host of hosts) await host.reloadTls({ ca: other.ca, disconnect: true });
+  await hosts[2].close();
+  await start(3, other.ca, other);
+  await write('with the new authority alone');
+  for (const host of hosts) {
+    for (const [shardId, expected] of lines) {
+      await host.whenReady(shardId, patience);
+      assert.deepEqual(host.info().shards.find((shard) => shard.shardId === shardId)!.state, 'running');
+      assert.deepEqual(await host.staleRead(shardId, 'all'), expected);
+    }
+  }
+});

@@ -32,7 +32,7 @@ export interface HttpContext {
   readonly counters: Counters;
   /** Where `POST /export` puts snapshots; without it there is none. */
   readonly exportDir?: string;
-  /** Whether `POST /members` changes who belongs to the shards. */
+  /** Whether `POST /members` changes who belongs to the shards, and `POST /format` ends upgrades. */
   readonly isAdmin?: boolean;
 }
 
@@ -71,6 +71,11 @@ async function route(context: HttpContext, request: IncomingMessage, response: S
   }
   if (pathname === '/members' && context.isAdmin === true) {
     await onMembers(context.host, request, response, searchParams);
+    return;
+  }
+  if (pathname === '/format' && context.isAdmin === true && request.method === 'POST') {
+    await context.host.enableFormat();
+    sendJson(response, 200, context.host.info().formats);
     return;
   }
   if (request.method !== 'GET') throw new RequestError(405, 'ERR_METHOD', `${request.method} is not for ${pathname}`);
@@ -318,6 +323,7 @@ function status({ host, store }: HttpContext): object {
     })),
     peers: info.peers,
     snapshots: info.snapshots,
+    formats: info.formats,
     log: info.log,
   };
 }

@@ -10,7 +10,7 @@ export interface ServerOptions {
   readonly exportDir?: string;
   /** Its replicas are added to shards that run already. */
   readonly join?: boolean;
-  /** `POST /members` changes who belongs to the shards. */
+  /** `POST /members` changes who belongs to the shards, `POST /format` ends upgrades. */
   readonly admin?: boolean;
   readonly shards: number;
   readonly rttMs: number;
@@ -73,7 +73,10 @@ export function readOptions(args: readonly string[]): ServerOptions {
       '--join',
       "this host's replicas are added to running shards (drakkar member add); --peers names this host alone then",
     )
-    .option('--admin', 'serve POST /members: whoever reaches the HTTP address may add and remove hosts')
+    .option(
+      '--admin',
+      'serve POST /members and /format: whoever reaches the HTTP address may add and remove hosts, and end upgrades',
+    )
     .option('--shards <n>', 'shards that the keys are spread over; must not change later', wholeNumber(1, 1024), 4)
     .option('--rtt-ms <n>', 'length of a tick in milliseconds', wholeNumber(1, 10_000), 20)
     .option('--election-rtt <n>', 'ticks without a leader before an election', wholeNumber(11, 100_000), 40)

@@ -91,6 +91,9 @@ before(async () => {
 
   assert.equal(json(1, 'wal', 'verify', dir).code, 'ERR_DIR_LOCKED', 'a running host is left alone');
   assert.equal(json(1, 'info', dir).code, 'ERR_DIR_LOCKED');
+  assert.deepEqual(json(0, 'format', server.url).formats, { oldest: 1, newest: 1, enabled: 1, written: 1 });
+  assert.match(drakkar('format', server.url).stdout, /^this one +1 +1 +1$/m);
+  assert.match(drakkar('format', server.url, '--enable').stderr, /does not end upgrades; start it with --admin/);
   await server.stop();
 });
 after(() => rmSync(root, { recursive: true, force: true }));

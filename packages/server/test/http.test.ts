@@ -157,6 +157,13 @@ test('members come and go, with what was asked for', async () => {
   assert.deepEqual([membership()['nonVotings'], membership()['removed']], [{}, [9]]);
 });
 
+test('the format that is enabled is told, and the end of an upgrade is asked for', async () => {
+  const { json } = await call('GET', '/status');
+  assert.deepEqual(json.formats, { oldest: 1, newest: 1, enabled: 1, written: 1 });
+  const ended = await call('POST', '/format');
+  assert.deepEqual([ended.status, ended.json], [200, json.formats], ended.text);
+});
+
 const bad: [
   what: string,
   method: string,

@@ -419,6 +419,25 @@ export const PLANTS: readonly Plant[] = [
     to: 'if (sameDirectory && !sameDirectory) {',
     faults: ['lost-disk', 'rolled-back-disk', 'isolate-leader', 'crash', 'partition'],
   },
+  // Several engines.
+  {
+    name: 'engine-is-chosen-anew-at-each-start',
+    file: 'engine-threads.ts',
+    from: 'for (const shardId of shardIds) this.place(shardId, number);',
+    to: '',
+  },
+  {
+    name: 'old-engines-do-not-run',
+    file: 'engine/directory.ts',
+    from: 'number < Math.max(record.engines, engineCount); number++',
+    to: 'number < engineCount; number++',
+  },
+  {
+    name: 'moved-shards-keep-their-old-way',
+    file: 'transport/tcp.ts',
+    from: 'if (moved.length > 0) this.handlers?.onRoutes?.(target, moved);',
+    to: '',
+  },
   // Exports and imports.
   {
     name: 'export-goes-on-for-ever',

@@ -59,6 +59,8 @@ export class BenchHost implements TransportHandlers {
   readonly down: string[] = [];
   readonly sessions: InboundSession[] = [];
   endedSessions = 0;
+  /** Shards whose way was told to be another one, as `target shardIds`. */
+  readonly rerouted: string[] = [];
   /** Throws in `onFrame` for these tags. */
   readonly badTags: Set<number> = new Set();
   readonly snapshots: { readonly from: string; readonly header: SnapshotHeader; readonly bytes: Uint8Array }[] = [];
@@ -74,6 +76,7 @@ export class BenchHost implements TransportHandlers {
       pool: this.pool,
       resolve: (target) => target,
       maxSendQueueBytes: QUEUE_BYTES,
+      engine: 0,
       security: undefined,
       ...more,
     });
@@ -88,6 +91,10 @@ export class BenchHost implements TransportHandlers {
 
   onSessionEnd(): void {
     this.endedSessions++;
+  }
+
+  onRoutes(target: string, shardIds: readonly number[]): void {
+    this.rerouted.push(`${target} ${shardIds.join()}`);
   }
 
   onPeerUp(peer: Peer): void {

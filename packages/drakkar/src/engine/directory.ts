@@ -6,6 +6,10 @@
  *     identity.json    format, deployment, ids, address, start counter and those before it, checksum
  *     engine-0/wal/    the log
  *     engine-0/snapshots/<shard>/
+ *     engine-1/…       where there are several
+ *
+ * Which engine a shard lives in is recorded by the state record that its first start writes to that engine's log, and nowhere else: one
+ * truth, as durable as the shard itself.
  */
 import { DrakkarError } from '../errors.ts';
 import { countOf, nextStart } from './incarnation.ts';
@@ -13,7 +17,7 @@ import type { DirectoryLock, Env, FileSystem } from '../env/env.ts';
 import type { HostIdentity } from '../transport/transport.ts';
 import { checksum } from '../wire/checksum.ts';
 import { FORMAT_NEWEST, FORMAT_OLDEST } from '../wire/formats.ts';
-import { EARLIER_STARTS_MAX } from '../wire/limits.ts';
+import { EARLIER_STARTS_MAX, ENGINES_MAX } from '../wire/limits.ts';
 
 const IDENTITY_FILE = 'identity.json';
 const IDENTITY_MAX_BYTES = 64 * 1024;
@@ -29,16 +33,22 @@ export interface IdentityRecord {
   readonly startCounter: number;
   /** The starts before it, oldest first; no more than `EARLIER_STARTS_MAX`. */
   readonly earlierStarts: readonly number[];
-  /** Engines that hold shards; one until there are more. */
+  /** Engines that may hold shards: the most there ever were. */
   readonly engines: number;
   /** A start of this directory that it does not remember, but a peer does: it was rolled back and is of no use any more. */
   readonly rolledBackFrom: number;
 }
 
-export interface HostDirectory {
-  readonly identity: HostIdentity;
+export interface EnginePaths {
+  readonly number: number;
   readonly walDir: string;
   readonly snapshotsDir: string;
+}
+
+export interface HostDirectory {
+  readonly identity: HostIdentity;
+  /** Engines that may hold shards, by number: all of them must run, on however many threads. */
+  readonly engines: readonly EnginePaths[];
   /** The newest format that may stand in it. */
   readonly format: number;
   /** From now on, for ever, a newer one may. */
@@ -61,7 +71,12 @@ export interface DirectoryOwner {
 }
 
 /** Locks and checks the directory, making it when it is missing, and raises its start counter. */
-export async function openDirectory(env: Env, dir: string, owner: DirectoryOwner): Promise<HostDirectory> {
+export async function openDirectory(
+  env: Env,
+  dir: string,
+  owner: DirectoryOwner,
+  engineCount = 1,
+): Promise<HostDirectory> {
   const { deploymentId, raftAddress, newestFormat = FORMAT_NEWEST } = owner;
   await env.fs.makeDirectory(dir);
   await checkMode(env.fs, dir, 0o077);
@@ -92,10 +107,18 @@ export async function openDirectory(env: Env, dir: string, owner: DirectoryOwner
       return writing;
     };
     await writing;
-    const walDir = `${dir}/engine-0/wal`;
-    const snapshotsDir = `${dir}/engine-0/snapshots`;
-    await env.fs.makeDirectory(walDir);
-    await env.fs.makeDirectory(snapshotsDir);
+    const engines: EnginePaths[] = [];
+    for (let number = 0; number < Math.max(record.engines, engineCount); number++) {
+      if (number > 0 && number < record.engines) await checkEngine(env.fs, dir, number);
+      const paths = pathsOf(dir, number);
+      await env.fs.makeDirectory(paths.walDir);
+      await env.fs.makeDirectory(paths.snapshotsDir);
+      engines.push(paths);
+    }
+    // Counted when they are there, so that one that is counted and missing was lost.
+    if (engines.length > record.engines) {
+      await change({ engines: engines.length });
+    }
     return {
       identity: {
         deploymentId,
@@ -107,10 +130,11 @@ export async function openDirectory(env: Env, dir: string, owner: DirectoryOwner
         earlierStarts: record.earlierStarts,
         newestFormat,
       },
-      walDir,
-      snapshotsDir,
-      format: record.format,
-      enableFormat: (format) => change({ format }),
+      engines,
+      get format() {
+        return record.format;
+      },
+      enableFormat: (format) => (format > record.format ? change({ format }) : writing),
       condemn: (newestStart) => change({ rolledBackFrom: newestStart }),
       release: () => lock.release(),
     };
@@ -118,6 +142,21 @@ export async function openDirectory(env: Env, dir: string, owner: DirectoryOwner
     await lock.release();
     throw error;
   }
+}
+
+function pathsOf(dir: string, number: number): EnginePaths {
+  const engineDir = `${dir}/engine-${number}`;
+  return { number, walDir: `${engineDir}/wal`, snapshotsDir: `${engineDir}/snapshots` };
+}
+
+/** Begun anew, its shards would have forgotten what they promised. */
+async function checkEngine(fs: FileSystem, dir: string, number: number): Promise<void> {
+  const { walDir } = pathsOf(dir, number);
+  if ((await fs.stat(walDir)) !== undefined) return;
+  throw new DrakkarError(
+    'ERR_DIR_CORRUPT',
+    `${walDir} is missing though ${dir} had an engine ${number}; restore it, or replace this host's replicas by new ones`,
+  );
 }
 
 async function takeLock(fs: FileSystem, dir: string): Promise<DirectoryLock> {
@@ -215,6 +254,7 @@ export async function readIdentity(
     record.earlierStarts.length <= EARLIER_STARTS_MAX &&
     record.earlierStarts.every(isCount) &&
     isCount(record.engines) &&
+    record.engines <= ENGINES_MAX &&
     isCount(record.rolledBackFrom);
   if (!sound) throw corrupt(path, 'a field is missing or of the wrong kind');
   return fields;

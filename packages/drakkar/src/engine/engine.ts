@@ -15,7 +15,7 @@ import type { HostIdentity, InboundSession, Peer, Transport } from '../transport
 import { Arrivals } from './arrivals.ts';
 import { rolledBack } from './directory.ts';
 import type { EventSink } from './events.ts';
-import { Formats, type OpenFormats } from './formats.ts';
+import { Formats, type FormatDirectory, type OpenFormats } from './formats.ts';
 import { Inbound } from './inbound.ts';
 import { Incarnations } from './incarnation.ts';
 import {
@@ -35,6 +35,7 @@ import { parkReplica, stateOf } from './parking.ts';
 import { giveUpWaiting } from './pressure.ts';
 import type { Replica } from './replica.ts';
 import type { ReplicaOutbox } from './replica-outbox.ts';
+import { reroute } from './reroute.ts';
 import { Snapshots, type SnapshotLimits } from './snapshots.ts';
 import { Stages } from './stages.ts';
 import { traceFlush, type Trace } from './trace.ts';
@@ -43,8 +44,11 @@ import { Transfers } from './transfers.ts';
 
 export interface EngineOptions {
   readonly env: Env;
+  /** Its number in the host's directory; 0 where there is one. */
+  readonly number?: number;
   /** For messages to people. */
   readonly dir: string;
+  readonly snapshotsDir: string;
   readonly log: LogDb;
   readonly transport: Transport;
   readonly pool: SlabPool;
@@ -57,10 +61,11 @@ export interface EngineOptions {
   readonly trace: Trace;
   /** What it may read and write; the log looks at it, too. */
   readonly formats: OpenFormats;
-  readonly enableFormat: (format: number) => Promise<void>;
-  /** Remembers for ever that the directory was rolled back. */
-  readonly condemn: (newestStart: number) => Promise<void>;
-  /** The log is dead: the host closes what is left. */
+  /** Of the host's directory, which all its engines share. */
+  readonly directory: FormatDirectory;
+  /** Remembers for ever that the directory was rolled back: none of its engines may go on. */
+  readonly condemn: (newestStart: number, error: DrakkarError) => Promise<void>;
+  /** The log is dead: the host tells the world and closes what is left. */
   readonly onFailed: (error: DrakkarError) => void;
 }
 
@@ -97,7 +102,9 @@ interface DurableWaiter {
 
 export class Engine implements LogSink {
   readonly env: Env;
+  readonly number: number;
   readonly dir: string;
+  readonly snapshotsDir: string;
   readonly log: LogDb;
   readonly transport: Transport;
   readonly pool: SlabPool;
@@ -144,8 +151,10 @@ export class Engine implements LogSink {
   readonly removals = new Map<number, Promise<void>>();
   /** Hosts that are no member's and that are talked to all the same, each until a tick. */
   readonly guests = new Map<string, number>();
-  /** All hosts that a way leads to. */
-  private readonly peersInUse = new Map<string, Peer>();
+  /** All ways that were asked for and not given up. */
+  private readonly peersInUse = new Set<Peer>();
+  /** Of them, those on which nothing is said but where the engines of a host are. */
+  private readonly peersForNews = new Set<Peer>();
   /** What the next turn looks at. */
   private ready: Replica[] = [];
   private touched: Replica[] = [];
@@ -163,14 +172,16 @@ export class Engine implements LogSink {
   /** By shards that do not run. */
   private readonly stateWaiters = new Map<number, () => void>();
   private readonly onFailed: (error: DrakkarError) => void;
-  private readonly condemn: (newestStart: number) => Promise<void>;
+  private readonly condemn: (newestStart: number, error: DrakkarError) => Promise<void>;
   readonly startedMs: number;
   failure: DrakkarError | undefined;
   private isClosed = false;
 
   constructor(options: EngineOptions) {
     this.env = options.env;
+    this.number = options.number ?? 0;
     this.dir = options.dir;
+    this.snapshotsDir = options.snapshotsDir;
     this.log = options.log;
     this.transport = options.transport;
     this.pool = options.pool;
@@ -178,7 +189,7 @@ export class Engine implements LogSink {
     this.maxInboundBytes = options.maxInboundBytes;
     this.ticker = new Ticker(this, options.tickMs);
     this.liveness = new Liveness(this);
-    this.formats = new Formats(this, options.formats, options.enableFormat);
+    this.formats = new Formats(this, options.formats, options.directory);
     this.identity = options.identity;
     this.trace = options.trace;
     this.startedMs = options.env.clock.nowMs();
@@ -209,6 +220,7 @@ export class Engine implements LogSink {
       },
       onPeerUp: (peer) => this.peerUp(peer),
       onPeerDown: (peer) => this.peerDown(peer),
+      onRoutes: (address, shardIds) => reroute(this, address, shardIds),
       onConnection: (address, isSnapshot, error) => this.connectionChanged(address, isSnapshot, error),
       onSnapshot: (...offer) => this.arrivals.receive(...offer),
     });
@@ -228,12 +240,12 @@ export class Engine implements LogSink {
     this.markReady(replica);
   }
 
-  /** The way to a host, for as long as a member lives there or it is a guest. */
-  peerAt(target: string): Peer {
-    let peer = this.peersInUse.get(target);
-    if (peer === undefined) {
-      peer = this.transport.peer(target);
-      this.peersInUse.set(target, peer);
+  /** The way to the engine of a host that the shard lives in, for as long as a member lives there or the host is a guest. */
+  peerAt(target: string, shardId: number): Peer {
+    const peer = this.transport.peer(target, shardId);
+    if (!this.peersInUse.has(peer) || this.peersForNews.has(peer)) {
+      this.peersInUse.add(peer);
+      this.peersForNews.delete(peer);
       this.formats.settle();
     }
     return peer;
@@ -246,25 +258,40 @@ export class Engine implements LogSink {
     this.releaseUnusedPeers();
   }
 
-  /** Hosts that no member lives at any more are left alone. */
+  /**
+   * Hosts that no member lives at any more are left alone. The way to engine 0 of a host stays as long as one to another of its engines: on
+   * it is told where they are.
+   */
   releaseUnusedPeers(): void {
     const used = new Set<Peer | undefined>();
+    const hosts = new Set<string | undefined>();
     for (const { status, peers } of this.replicas.values()) {
-      if (status === 'running') for (const peer of peers) used.add(peer);
+      if (status !== 'running') continue;
+      for (const peer of peers) {
+        used.add(peer);
+        hosts.add(peer?.address);
+      }
     }
-    for (const [target, peer] of this.peersInUse) {
-      if (used.has(peer) || this.guests.has(target)) continue;
-      this.peersInUse.delete(target);
-      this.liveness.forget(target);
+    for (const peer of this.peersInUse) {
+      const { address, engine = 0 } = peer;
+      if (used.has(peer) || this.guests.has(address)) continue;
+      if (engine === 0 && hosts.has(address)) {
+        this.peersForNews.add(peer);
+        continue;
+      }
+      this.peersInUse.delete(peer);
+      this.peersForNews.delete(peer);
+      this.liveness.forget(peer);
       this.formats.forget(peer);
       this.outbound.forget(peer);
-      this.transport.release(target);
+      this.transport.release(address, engine);
     }
     this.formats.settle();
   }
 
-  peers(): IterableIterator<Peer> {
-    return this.peersInUse.values();
+  /** Whom this engine talks to. */
+  *peers(): IterableIterator<Peer> {
+    for (const peer of this.peersInUse) if (!this.peersForNews.has(peer)) yield peer;
   }
 
   /** Waits until what the replica wrote is durable, then forgets it. Its part of the log stays. */
@@ -527,7 +554,7 @@ export class Engine implements LogSink {
   failed(error: DrakkarError): void {
     if (this.failure !== undefined) return;
     this.stopAll(error);
-    this.announce(error);
+    this.onFailed(error);
   }
 
   private stopAll(error: DrakkarError): void {
@@ -539,20 +566,15 @@ export class Engine implements LogSink {
     for (const wake of [...this.stateWaiters.values()]) wake();
   }
 
-  private announce(error: DrakkarError): void {
-    this.events.emit('hostFailed', { error });
-    this.onFailed(error);
-  }
-
   /** Peers know of a start of this directory that it does not remember: nothing it promised can be relied on (fault F19). */
   rolledBack(newestStart: number): void {
     if (this.failure !== undefined) return;
     const error = rolledBack(this.dir, newestStart, this.identity.startCounter);
     this.stopAll(error);
     // Told when it is written down: whoever starts the host again must find it, since a later start would be believed.
-    this.condemn(newestStart)
+    this.condemn(newestStart, error)
       .catch((cause: unknown) => this.env.logger.error({ err: cause, dir: this.dir }, 'could not note that'))
-      .finally(() => this.announce(error));
+      .finally(() => this.onFailed(error));
   }
 
   // The network.

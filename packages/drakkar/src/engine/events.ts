@@ -61,7 +61,9 @@ export interface HostEventMap {
   connectionFailed: ConnectionRef & { readonly reason: string };
   diskFull: { readonly error: DrakkarError };
   diskRoom: { readonly dir: string };
-  /** The log cannot be written any more: the host has stopped all its shards. */
+  /** One of several engines cannot go on: its log failed, or its thread died. Its shards have stopped, the others live on. */
+  engineFailed: { readonly engine: number; readonly error: DrakkarError };
+  /** No log can be written any more: the host has stopped all its shards. */
   hostFailed: { readonly error: DrakkarError };
   /** What is written may be in this format from now on: an older release cannot take the directory over any more. */
   formatEnabled: { readonly format: number };
@@ -94,6 +96,7 @@ const NAMES: Record<keyof HostEventMap, true> = {
   connectionFailed: true,
   diskFull: true,
   diskRoom: true,
+  engineFailed: true,
   hostFailed: true,
   formatEnabled: true,
   hostClosing: true,

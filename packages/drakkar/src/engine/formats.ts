@@ -14,6 +14,13 @@ import type { InboundSession, Peer } from '../transport/transport.ts';
 import type { Engine } from './engine.ts';
 import { FORMAT_TELL_TICKS } from './limits.ts';
 
+/** What the host's directory may hold; all its engines share it. */
+export interface FormatDirectory {
+  readonly format: number;
+  /** Writes, for ever, that it may hold this format. */
+  enableFormat(format: number): Promise<void>;
+}
+
 /** The range of a host that runs: what is enabled grows. Shared with its log. */
 export interface OpenFormats extends FormatRange {
   enabled: number;
@@ -23,17 +30,16 @@ export class Formats {
   readonly range: FormatRange;
   private readonly engine: Engine;
   private readonly own: OpenFormats;
-  /** Writes into the directory, for ever, that it may hold this format. */
-  private readonly persist: (format: number) => Promise<void>;
+  private readonly directory: FormatDirectory;
   /** What is enabled on other hosts, as they say since they were last met; whoever has said nothing has enabled nothing. */
   private readonly heardOf = new Map<Peer, number>();
   private readonly message = new Message();
   private enabling: Promise<void> | undefined;
 
-  constructor(engine: Engine, own: OpenFormats, persist: (format: number) => Promise<void>) {
+  constructor(engine: Engine, own: OpenFormats, directory: FormatDirectory) {
     this.engine = engine;
     this.range = this.own = own;
-    this.persist = persist;
+    this.directory = directory;
     this.message.type = MessageType.Alive;
   }
 
@@ -66,7 +72,8 @@ export class Formats {
   heard(session: InboundSession, enabled: number): void {
     if (enabled <= FORMAT_OLDEST) return;
     for (const peer of this.engine.peers()) {
-      if (meansHost(peer.address, session.identity)) this.heardOf.set(peer, enabled);
+      const isSame = (peer.engine ?? 0) === (session.engine ?? 0);
+      if (isSame && meansHost(peer.address, session.identity)) this.heardOf.set(peer, enabled);
     }
     this.settle();
     if (enabled > this.own.enabled && enabled <= this.own.newest) this.follow(enabled);
@@ -94,14 +101,9 @@ export class Formats {
   async enable(format: number): Promise<void> {
     while (this.enabling !== undefined) await this.enabling.catch(() => {});
     if (format <= this.own.enabled) return;
-    const behind = this.behind(format);
-    if (behind.length > 0) {
-      throw new DrakkarError(
-        'ERR_FORMAT_NOT_AGREED',
-        `format ${format} cannot be enabled: ${behind.join(', ')}; upgrade or remove these hosts, and try again when all are up`,
-      );
-    }
-    this.enabling = this.persist(format).finally(() => {
+    this.checkAgreed(format);
+    const isNews = format > this.directory.format;
+    this.enabling = this.directory.enableFormat(format).finally(() => {
       this.enabling = undefined;
     });
     await this.enabling;
@@ -109,12 +111,25 @@ export class Formats {
     // Durable first: what is written in it from now on must not be met by a release that does not expect it.
     this.own.enabled = format;
     this.settle();
-    this.engine.events.emit('formatEnabled', { format });
+    if (isNews) this.engine.events.emit('formatEnabled', { format });
     for (const peer of this.engine.peers()) this.tell(peer);
+  }
+
+  /** Throws `ERR_FORMAT_NOT_AGREED`. */
+  checkAgreed(format: number): void {
+    const behind = this.behind(format);
+    if (behind.length > 0) {
+      throw new DrakkarError(
+        'ERR_FORMAT_NOT_AGREED',
+        `format ${format} cannot be enabled: ${behind.join(', ')}; upgrade or remove these hosts, and try again when all are up`,
+      );
+    }
   }
 
   tick(tickCount: number): void {
     if (tickCount % FORMAT_TELL_TICKS !== 0) return;
+    // Another engine of this host has.
+    if (this.directory.format > this.own.enabled) this.follow(this.directory.format);
     for (const peer of this.engine.peers()) this.tell(peer);
   }
 

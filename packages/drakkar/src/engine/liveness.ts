@@ -1,5 +1,5 @@
 /**
- * Which hosts are there: watched for all shards at once, so that silent ones need no heartbeats of their own. A host is up while
+ * Which hosts are there, or which engines of hosts that have several (design §5): watched for all shards at once, so that silent ones need no heartbeats of their own. A host is up while
  * it can be reached and a frame from it came lately; whoever has nothing else to send says so now and then. A host that comes
  * back on another connection was away in between: it may have begun anew.
  *
@@ -7,7 +7,7 @@
  */
 import * as quiesce from '../raft/quiesce.ts';
 import { meansHost } from '../transport/target.ts';
-import type { HostIdentity, InboundSession, Peer } from '../transport/transport.ts';
+import type { InboundSession, Peer } from '../transport/transport.ts';
 import { Message, MessageType } from '../wire/message.ts';
 import type { Engine } from './engine.ts';
 import type { Replica } from './replica.ts';
@@ -30,7 +30,7 @@ class Link {
 
 export class Liveness {
   private readonly engine: Engine;
-  private readonly links = new Map<string, Link>();
+  private readonly links = new Map<Peer, Link>();
   private readonly message = new Message();
   /** Frames come in bursts from one host. */
   private lastSession: InboundSession | undefined;
@@ -43,28 +43,30 @@ export class Liveness {
 
   /** Watches the hosts of the replica's members from now on, and tells it which are away. */
   join(replica: Replica): void {
+    for (let slot = 0; slot < replica.peers.length; slot++) this.joinMember(replica, slot);
+  }
+
+  /** The member at `slot` lives behind a peer that is new to the replica. */
+  joinMember(replica: Replica, slot: number): void {
     const { heartbeatTicks, electionTicks, quiesce: mayQuiesce } = replica.raft.config;
-    if (!mayQuiesce) return;
-    for (let slot = 0; slot < replica.peers.length; slot++) {
-      const peer = replica.peers[slot];
-      if (peer === undefined) continue;
-      let link = this.links.get(peer.address);
-      if (link === undefined) {
-        link = new Link(peer);
-        this.links.set(peer.address, link);
-        this.lastSession = undefined;
-      }
-      if (heartbeatTicks < link.beatTicks) link.beatTicks = heartbeatTicks;
-      if (electionTicks < link.silentTicks) link.silentTicks = electionTicks;
-      const id = replica.raft.slots[slot];
-      if (link.isUp) quiesce.hostBack(replica.raft, id);
-      else quiesce.hostLost(replica.raft, id, 0);
+    const peer = replica.peers[slot];
+    if (!mayQuiesce || peer === undefined) return;
+    let link = this.links.get(peer);
+    if (link === undefined) {
+      link = new Link(peer);
+      this.links.set(peer, link);
+      this.lastSession = undefined;
     }
+    if (heartbeatTicks < link.beatTicks) link.beatTicks = heartbeatTicks;
+    if (electionTicks < link.silentTicks) link.silentTicks = electionTicks;
+    const id = replica.raft.slots[slot];
+    if (link.isUp) quiesce.hostBack(replica.raft, id);
+    else quiesce.hostLost(replica.raft, id, 0);
   }
 
   /** The way to the host was given up. */
-  forget(target: string): void {
-    this.links.delete(target);
+  forget(peer: Peer): void {
+    this.links.delete(peer);
     this.lastSession = undefined;
   }
 
@@ -72,7 +74,7 @@ export class Liveness {
   heard(session: InboundSession): void {
     if (session !== this.lastSession) {
       this.lastSession = session;
-      this.lastLinks = this.linksTo(session.identity);
+      this.lastLinks = this.linksTo(session);
     }
     for (let i = 0; i < this.lastLinks.length; i++) {
       const link = this.lastLinks[i];
@@ -85,12 +87,14 @@ export class Liveness {
   }
 
   /** One host may be meant by its address in one shard and by its id in another. */
-  private linksTo(identity: HostIdentity): readonly Link[] {
-    return [...this.links.values()].filter(({ peer }) => meansHost(peer.address, identity));
+  private linksTo({ identity, engine = 0 }: InboundSession): readonly Link[] {
+    return [...this.links.values()].filter(
+      ({ peer }) => (peer.engine ?? 0) === engine && meansHost(peer.address, identity),
+    );
   }
 
   sessionEnded(session: InboundSession): void {
-    for (const link of this.linksTo(session.identity)) {
+    for (const link of this.linksTo(session)) {
       if (link.sessionId !== session.id) continue;
       this.lose(link);
       link.sessionId = 0;
@@ -99,7 +103,7 @@ export class Liveness {
   }
 
   peerDown(peer: Peer): void {
-    const link = this.links.get(peer.address);
+    const link = this.links.get(peer);
     if (link !== undefined) this.lose(link);
   }
 

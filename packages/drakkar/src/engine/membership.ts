@@ -38,9 +38,9 @@ export function describeMembership(membership: Membership): MembershipInfo {
 
 /** The ways to the members, by slot; what was derived from the old ones is void. */
 export function connectMembers(engine: Engine, replica: Replica): void {
-  const { raft, replicaId } = replica;
+  const { raft, shardId, replicaId } = replica;
   replica.peers = raft.slots.map((id) => {
-    return id === replicaId ? undefined : engine.peerAt(addressIn(raft.membership, id)!);
+    return id === replicaId ? undefined : engine.peerAt(addressIn(raft.membership, id)!, shardId);
   });
   replica.verifiedSessions = raft.slots.map(() => 0);
   replica.sets = undefined;
@@ -213,7 +213,7 @@ export function answerForRemoved(
   answer.hint = answer.hintHigh = 0;
   const target = session.identity.raftAddress;
   engine.guests.set(target, engine.tickCount + GUEST_TICKS);
-  engine.outbound.addMessage(engine.peerAt(target), answer);
+  engine.outbound.addMessage(engine.peerAt(target, message.shardId), answer);
   engine.scheduleTurn();
 }
 
@@ -226,7 +226,6 @@ export function isRemoved(known: RecoveredShard): boolean {
 /** Deletes what is here of a removed replica; another may have promised something, and goes only `evenIfMember`. */
 export async function removeData(
   engine: Engine,
-  snapshotsDir: string,
   shardId: number,
   replicaId: number,
   evenIfMember: boolean,
@@ -246,7 +245,7 @@ export async function removeData(
   if (known !== undefined && isGivenUp(known)) return; // what is left of it stays for ever
   if (evenIfMember && (known === undefined || !isRemoved(known))) {
     checkMayGiveUp(engine, known, shardId);
-    await giveUp(engine, snapshotsDir, known!);
+    await giveUp(engine, engine.snapshotsDir, known!);
     engine.log.reclaim?.();
     return;
   }
@@ -257,7 +256,7 @@ export async function removeData(
     );
   }
   // The images first: what is left of them without a record would never be found.
-  await removeImages(engine, snapshotsDir, shardId);
+  await removeImages(engine, engine.snapshotsDir, shardId);
   engine.parked.delete(shardId);
   await engine.log.removeShard(shardId);
   engine.log.reclaim?.();

@@ -13,6 +13,7 @@ import {
   keySequence,
   putEntry,
   putSessionEntry,
+  rekey,
   type EntryType,
   type SessionFields,
 } from '../wire/entry.ts';
@@ -54,6 +55,13 @@ export class BlockBuffer {
     copyWords(this.u32, 0, u32, 0, this.endWord);
     this.u8 = new Uint8Array(buffer);
     this.u32 = u32;
+  }
+
+  /** Calls `visit` with the key sequence of every entry. */
+  forEach(visit: (sequence: number) => void): void {
+    for (let word = BLOCK_HEADER_WORDS; word < this.endWord; word += entryWords(this.u32, word)) {
+      visit(keySequence(this.u32, word));
+    }
   }
 
   /** Calls `visit` with the key sequence of every entry that carries `nonce`. */
@@ -141,6 +149,13 @@ export class OpenBlock {
     copyWords(u32, word, block.u32, block.endWord, words);
     block.endWord += words;
     block.count++;
+  }
+
+  /** The same under another key. */
+  putCopyAs(u32: Uint32Array, word: number, sequence: number, nonce: number): void {
+    this.putCopy(u32, word);
+    const block = this.current;
+    rekey(block.u32, block.endWord - entryWords(u32, word), sequence, nonce);
   }
 
   private roomFor(bytes: number): BlockBuffer {

@@ -173,7 +173,7 @@ export class Replica implements ApplySink {
   // Ways in.
 
   /** The reason why nothing can be proposed right now: `count` commands of `totalBytes`, the largest of `bytes`. */
-  private refusal(bytes: number, count: number, totalBytes = bytes): DrakkarError | undefined {
+  refusal(bytes: number, count: number, totalBytes = bytes): DrakkarError | undefined {
     if (this.status !== 'running') return this.unavailable();
     const { maxPayloadBytes } = this.settings;
     if (bytes > maxPayloadBytes) {
@@ -296,6 +296,16 @@ export class Replica implements ApplySink {
     this.reads.add(query, capturedResolve, capturedReject, this.engine.tickCount + timeoutTicks);
     if (!this.isReady) this.engine.markReady(this);
     return promise;
+  }
+
+  /** This replica's state as it is now. */
+  staleRead(query: unknown): unknown {
+    if (this.status !== 'running') throw this.unavailable();
+    if (this.settings.isWitness) throw this.isWitnessOnly();
+    if (this.isRestoring) {
+      throw new DrakkarError('ERR_SHARD_NOT_READY', `shard ${this.shardId} is installing a snapshot; try again`);
+    }
+    return this.rsm.lookup(query);
   }
 
   // The turn.
@@ -431,7 +441,7 @@ export class Replica implements ApplySink {
     const slot = this.raft.slots.indexOf(replicaId);
     if (slot >= 0) return this.peers[slot];
     const stranger = this.strangers.get(replicaId);
-    return stranger === undefined ? undefined : this.engine.peerAt(stranger.target);
+    return stranger === undefined ? undefined : this.engine.peerAt(stranger.target, this.shardId);
   }
 
   // Applying.

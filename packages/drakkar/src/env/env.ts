@@ -226,6 +226,54 @@ export interface Tracing {
   channel(name: string): TraceChannel;
 }
 
+/** One end of the channel between a thread and whoever started it. Messages arrive whole and in order. */
+export interface ThreadPort {
+  /** Set by the owner, synchronously when it gets the port. */
+  onMessage: (message: unknown) => void;
+  /** Sends a structured clone; the buffers in `transfer` move and are empty here afterwards. Throws what cannot be cloned. */
+  post(message: unknown, transfer?: readonly ArrayBuffer[]): void;
+}
+
+/** A thread as the one who started it sees it. */
+export interface Thread extends ThreadPort {
+  /**
+   * Asks and stands still until the thread has answered, between two of its turns; undefined when it has not within `timeoutMs`. For
+   * rare questions with small answers.
+   */
+  ask(question: unknown, timeoutMs: number): unknown;
+  /** Set by the owner. Exactly once, at the end of the thread, whatever ended it; nothing arrives after it. */
+  onExit: (error: Error | undefined) => void;
+  /** Ends it at once; resolves when it has ended. */
+  terminate(): Promise<void>;
+}
+
+/** The same channel inside the thread. */
+export interface ThreadSide extends ThreadPort {
+  /** Answers `ask`. */
+  onAsk: (question: unknown) => unknown;
+}
+
+export type ThreadMain = (side: ThreadSide, env: Env) => void;
+
+export interface ThreadStart {
+  readonly name: string;
+  /** A module that exports `run`, for threads that share no memory with this one. */
+  readonly module: URL;
+  /** The same function, for threads that are simulated in this one. */
+  readonly run: ThreadMain;
+}
+
+export interface Threads {
+  /** Simulated in this thread: functions can be handed over through `run`. */
+  readonly isInProcess: boolean;
+  start(start: ThreadStart): Thread;
+}
+
+/** Modules that users name by URL. */
+export interface Modules {
+  load(url: string): Promise<Readonly<Record<string, unknown>>>;
+}
+
 export interface Env {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
@@ -233,6 +281,10 @@ export interface Env {
   readonly fs: FileSystem;
   readonly network: Network;
   readonly logger: Logger;
+  /** Absent where a host can have one engine only. */
+  readonly threads?: Threads;
+  /** Absent where state machines are given as functions only. */
+  readonly modules?: Modules;
   readonly tracing: Tracing;
 }
 

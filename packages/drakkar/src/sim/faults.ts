@@ -63,6 +63,8 @@ export const FAULTS = {
   'forced-snapshot': { perSecond: 0.8, meanMs: 0 },
   'proposal-flood': { perSecond: 0.2, meanMs: 0 },
   'session-flood': { perSecond: 0.2, meanMs: 0, share: 0.04 },
+  // Of hosts with several engines; `plan.ts` draws it.
+  'thread-crash': { perSecond: 0.4, meanMs: 0, share: 0 },
   /** Not without its own plan: hosts to spare, and no disk damaged for good. */
   membership: { perSecond: 2, meanMs: 0, share: 0 },
   /** A host goes down and comes back as another release; drawn by the plan, together. */

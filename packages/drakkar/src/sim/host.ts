@@ -6,7 +6,7 @@ import type { ReplicaOptions } from '../config.ts';
 import type { Env, Logger, Random } from '../env/env.ts';
 import { DrakkarError } from '../errors.ts';
 import type { HostEventMap } from '../events.ts';
-import { FORMAT_NEWEST, FORMAT_REHEARSAL, engineOf, formatsOf, type MemberRole } from '../inspect.ts';
+import { FORMAT_NEWEST, FORMAT_REHEARSAL, enginesOf, formatsOf, type MemberRole } from '../inspect.ts';
 import { NodeHost } from '../nodehost.ts';
 import type { AnyStateMachine } from '../rsm/state-machine.ts';
 import type { Keep, MemoryDisk, MemoryMachine, SimulatedAuthority } from '../testing.ts';
@@ -60,7 +60,9 @@ export const DAMAGE_CODES: ReadonlySet<string> = new Set([
   'ERR_STATE_MACHINE_INDEX',
 ]);
 /** Refusals that pass: the disk is full or fails now, and will not for ever. */
-const PASSING_CODES: ReadonlySet<string> = new Set(['ERR_DISK_FULL', 'ERR_DISK_FAILED']);
+const PASSING_CODES: ReadonlySet<string> = new Set(['ERR_DISK_FULL', 'ERR_DISK_FAILED', 'ERR_ENGINE_FAILED']);
+/** The state machines of a host, for its threads. */
+const MACHINES = 'sim:machines';
 
 /** Also where the disk refuses a state machine that keeps its state there. */
 function isPassing(error: DrakkarError): boolean {
@@ -86,6 +88,8 @@ export class SimHost {
   host: NodeHost | undefined;
   /** Of the newest process. */
   private env: Env | undefined;
+  /** Its shards live in threads, which streams do not cross. */
+  hasThreads = false;
   /** Raised with every process; what belongs to an older one is void. */
   generation = 0;
   isDamaged = false;
@@ -120,6 +124,9 @@ export class SimHost {
     this.machine = machine;
     this.owner = owner;
     this.dice = dice;
+    machine.modules.set(MACHINES, (env) => ({
+      default: (shardId: number) => owner.createStateMachine(this, shardId, env),
+    }));
     this.isNewRelease = owner.plan.newReleases.includes(id);
     for (const { shardId, memberIds } of owner.plan.shards) {
       if (!memberIds.includes(id)) continue;
@@ -179,7 +186,8 @@ export class SimHost {
   }
 
   get isReceivingSnapshot(): boolean {
-    return this.host !== undefined && engineOf(this.host).arrivals.places.takenCount > 0;
+    if (this.host === undefined) return false;
+    return [...enginesOf(this.host)].some(({ arrivals }) => arrivals.places.takenCount > 0);
   }
 
   /** Starts a process; tries again by itself when a passing fault prevents it. */
@@ -202,7 +210,11 @@ export class SimHost {
 
   private async open(env: Env, generation: number): Promise<void> {
     const { plan } = this.owner;
+    const engines = this.dice.stream(`engines ${generation}`).between(1, plan.enginesMax);
+    if (plan.enginesMax > 1) this.owner.count(`startsWith${engines}Engines`);
+    this.hasThreads = engines > 1;
     const host = await NodeHost.open({
+      engines,
       dir: DATA_DIR,
       raftAddress: this.address,
       rttMs: plan.rttMs,
@@ -263,7 +275,9 @@ export class SimHost {
 
   private async startReplica(host: NodeHost, shardId: number, env: Env): Promise<void> {
     const options = this.replicaOptions(shardId);
-    const makes = (): AnyStateMachine => this.owner.createStateMachine(this, shardId, env);
+    const makes = this.hasThreads
+      ? { module: MACHINES }
+      : (): AnyStateMachine => this.owner.createStateMachine(this, shardId, env);
     try {
       await host.startReplica(options, options.witness === true ? undefined : makes);
     } catch (error) {
@@ -428,15 +442,16 @@ export class SimHost {
   }
 
   reportCounters(host: NodeHost): void {
-    const { log, counters, snapshots, arrivals } = engineOf(host);
-    this.owner.count('snapshotsThatWaited', snapshots.sends.waited + arrivals.places.waited);
-    this.owner.count('diskStalls', counters.diskStalls);
-    for (const name of STORE_COUNTERS) this.owner.count(name, counters[name]);
-    this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);
-    this.owner.count('blocksMoved', log.counters['blocksMoved'] ?? 0);
-    this.owner.count('groups', log.counters['groups'] ?? 0);
-    this.owner.count('quiesced', counters.quiesced);
-    for (const [cause, times] of Object.entries(counters.woken)) this.owner.count(`woken by ${cause}`, times);
+    for (const { log, counters, snapshots, arrivals } of enginesOf(host)) {
+      this.owner.count('snapshotsThatWaited', snapshots.sends.waited + arrivals.places.waited);
+      this.owner.count('diskStalls', counters.diskStalls);
+      for (const name of STORE_COUNTERS) this.owner.count(name, counters[name]);
+      this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);
+      this.owner.count('blocksMoved', log.counters['blocksMoved'] ?? 0);
+      this.owner.count('groups', log.counters['groups'] ?? 0);
+      this.owner.count('quiesced', counters.quiesced);
+      for (const [cause, times] of Object.entries(counters.woken)) this.owner.count(`woken by ${cause}`, times);
+    }
   }
 
   /** Waits for a call on this process, or for its end: then `lost`. */

@@ -219,6 +219,12 @@ export class Nemesis {
       case 'clock-jump':
         host.machine.process?.adjustClock(1, dice.exponential(2000));
         return 'done';
+      case 'thread-crash':
+        if (host.machine.threads.length > 0) {
+          owner.count('threadsCrashed');
+          dice.pick(host.machine.threads).crash(new Error('a thread that dies'));
+        }
+        return 'done';
       case 'leader-transfer':
         owner.transferLeader();
         return 'done';

@@ -64,6 +64,8 @@ export interface Plan {
   readonly snapshotBlockBytes: number;
   /** More disks are lost than can be borne: nothing may be acknowledged after that. */
   readonly losesMajority: boolean;
+  /** Most engines that a start of a host may have; each start draws anew. */
+  readonly enginesMax: number;
 }
 
 export interface PlanOptions {
@@ -78,6 +80,8 @@ export interface PlanOptions {
   readonly faults?: readonly FaultKind[];
   /** Most hosts lose their disks on the way: the run must halt safely. Default: one run in fifty. */
   readonly losesMajority?: boolean;
+  /** Default: 1 in three runs of four, else 3. */
+  readonly enginesMax?: number;
 }
 
 const KINDS: readonly StateMachineKind[] = ['regular', 'regular', 'concurrent', 'on-disk', 'on-disk'];
@@ -100,6 +104,8 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   const heartbeatRtt = dice.pick([1, 1, 2]);
   const idle = dice.stream('idle');
   const drawn = drawFaults(dice);
+  const enginesMax = options.enginesMax ?? dice.stream('engines').pick([1, 1, 1, 3]);
+  if (enginesMax > 1 && drawn.length > 0 && dice.stream('thread-crash').chance(0.5)) drawn.push('thread-crash');
   const losesMajority = options.losesMajority ?? dice.stream('majority').chance(0.02);
   const changes = dice.stream('membership');
   const wantsChanges = changes.chance(MEMBERSHIP_SHARE) && drawn.length > 0 && !losesMajority;
@@ -146,6 +152,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     newReleases: allIds.filter(() => releases.chance(newShare)),
     ...drawSnapshots(dice.stream('snapshots'), faults.includes('session-flood')),
     losesMajority,
+    enginesMax,
   };
 }
 

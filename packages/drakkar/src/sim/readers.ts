@@ -29,6 +29,8 @@ export interface ReadersOwner {
 const PATIENCE_MS = 400;
 /** Mean virtual time between two queries. */
 const QUERY_MS = 120;
+/** Between two queries that follow a log. */
+const POLL_MS = 30;
 /** Mean number of entries after which a stream moves, or dawdles. */
 const STAY_ENTRIES = 60;
 
@@ -42,6 +44,7 @@ const EXPECTED: ReadonlySet<string> = new Set([
   'ERR_TIMEOUT',
   'ERR_CLOSED',
   'ERR_DISK_FAILED',
+  'ERR_ENGINE_FAILED',
 ]);
 
 export class Readers {
@@ -126,12 +129,16 @@ export class Readers {
   /** One iteration on one host. */
   private async stream(dice: Dice, shardId: number, host: SimHost): Promise<void> {
     const { hasReadFaults } = host;
+    let isDone = false;
+    const isOver = (): boolean => isDone || this.isStopped;
     const from = this.positions.get(shardId)!;
     this.owner.count('streamsBegun');
     this.owner.trace.note(host.name, 'streams shard', shardId, 'from', from);
     try {
       const options = { fromIndex: from, bufferBytes: dice.pick([1024, 8192, 1024 * 1024]) };
-      const iterator = host.host!.watch(shardId, options)[Symbol.asyncIterator]();
+      const node = host.host!;
+      const followed = host.hasThreads ? this.polled(node, shardId, from, isOver) : node.watch(shardId, options);
+      const iterator = followed[Symbol.asyncIterator]();
       const stay = dice.exponential(STAY_ENTRIES);
       for (let seen = 0; (seen < stay || this.isHurried) && !this.isStopped; seen++) {
         const result = await this.within(host.call(() => iterator.next()));
@@ -140,6 +147,7 @@ export class Readers {
         this.took(shardId, result.value, host);
         if (!this.isHurried && dice.chance(1 / STAY_ENTRIES)) await this.sleep(dice.exponential(300));
       }
+      isDone = true;
       await this.within(host.call(async () => iterator.return?.()));
     } catch (error) {
       if (DrakkarError.is(error, 'ERR_LOG_COMPACTED')) {
@@ -147,6 +155,25 @@ export class Readers {
         return;
       }
       this.expect(error, host, hasReadFaults);
+    }
+  }
+
+  /** What stands for a change stream on hosts with several engines: queries, one behind the other. */
+  private async *polled(
+    node: NodeHost,
+    shardId: number,
+    fromIndex: number,
+    isOver: () => boolean,
+  ): AsyncGenerator<LogEntry, void> {
+    for (let firstIndex = fromIndex; !isOver(); ) {
+      try {
+        const { entries, nextIndex } = await node.queryLog(shardId, { firstIndex, timeoutMs: 2000 });
+        yield* entries;
+        firstIndex = nextIndex;
+      } catch (error) {
+        if (!DrakkarError.is(error, 'ERR_LOG_OUT_OF_RANGE')) throw error;
+        await this.sleep(POLL_MS);
+      }
     }
   }
 
@@ -241,7 +268,7 @@ export class Readers {
     const dice = this.dice.stream(`leaders ${shard.shardId}`);
     while (!this.isStopped) {
       const host = this.hostOf(dice, shard);
-      if (host !== undefined) await this.watchLeader(shard.shardId, host, host.host!);
+      if (host !== undefined && !host.hasThreads) await this.watchLeader(shard.shardId, host, host.host!);
       await this.sleep(dice.exponential(100));
     }
   }

@@ -31,7 +31,7 @@ export interface TransportWatch {
 }
 
 export function watchTransport(inner: Transport, watch: TransportWatch): Transport {
-  const peers = new Map<string, Peer>();
+  const peers = new Set<Peer>();
   return {
     name: inner.name,
     get address() {
@@ -39,15 +39,15 @@ export function watchTransport(inner: Transport, watch: TransportWatch): Transpo
     },
     counters: inner.counters,
     start: (handlers) => inner.start(disturbed(handlers, watch)),
-    peer(address) {
-      let peer = peers.get(address);
-      if (peer === undefined) peers.set(address, (peer = watchPeer(inner.peer(address), watch)));
+    peer(address, shardId) {
+      const peer = inner.peer(address, shardId);
+      if (!peers.has(peer)) peers.add(watchPeer(peer, watch));
       return peer;
     },
     addressChanged: (target) => inner.addressChanged(target),
-    release(target) {
-      peers.delete(target);
-      inner.release(target);
+    announce: (...args) => inner.announce?.(...args),
+    release(target, engine) {
+      inner.release(target, engine);
     },
     sendSnapshot(target, header, ...rest) {
       watch.onSnapshotOffer(header);

@@ -94,14 +94,17 @@ export async function importSnapshot(options: ImportOptions): Promise<ImportedSh
   try {
     const directory = await openDirectory(env, options.dir, await ownerOf(options, address));
     try {
-      const pool = new SlabPool();
+      const logs: LogDb[] = [];
       const formats = { newest: directory.identity.newestFormat, enabled: directory.format };
-      const log = await (options.logDb ?? openWal)({ env, dir: directory.walDir, pool, formats });
       try {
-        const snapshotter = new Snapshotter(env.fs, `${directory.snapshotsDir}/${exported.shardId}`, codecs);
-        return await replace(options, exported, membership, log, snapshotter);
+        for (const { walDir } of directory.engines)
+          logs.push(await (options.logDb ?? openWal)({ env, dir: walDir, pool: new SlabPool(), formats }));
+        const at = engineOf(logs, exported.shardId);
+        const { snapshotsDir } = directory.engines[at];
+        const snapshotter = new Snapshotter(env.fs, `${snapshotsDir}/${exported.shardId}`, codecs);
+        return await replace(options, exported, membership, logs[at], snapshotter);
       } finally {
-        await log.close();
+        for (const log of logs) await log.close();
       }
     } finally {
       await directory.release();
@@ -109,6 +112,17 @@ export async function importSnapshot(options: ImportOptions): Promise<ImportedSh
   } catch (error) {
     throw diskErrorOf(error, `the directory ${options.dir}`);
   }
+}
+
+/** Where the shard lives. One that no log mentions may have been in a damaged one; else it begins in engine 0. */
+function engineOf(logs: readonly LogDb[], shardId: number): number {
+  const known = logs.findIndex((log) => log.recovered.has(shardId));
+  return known >= 0
+    ? known
+    : Math.max(
+        0,
+        logs.findIndex((log) => log.damage !== undefined),
+      );
 }
 
 /** The member's address is this host's, or its id. */

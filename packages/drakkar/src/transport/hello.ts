@@ -3,7 +3,8 @@
  * else is read before it.
  *
  *     word 0   "DRKR"            word 1   formats that it reads (oldest, newest << 8)
- *     word 2   purpose           word 3   status: 0, or why the connection is refused
+ *     word 2   purpose | own engine << 8 | engine meant << 20
+ *     word 3   status: 0, or why the connection is refused
  *     word 4, 5   deployment     word 6, 7   directory id high, low      word 8, 9   start counter
  *     word 10..13   host id      word 14   lengths of three texts, 10 bits each      word 15   number of earlier starts
  *     earlier starts, two words each, oldest first
@@ -20,6 +21,7 @@ import type { HostIdentity } from './transport.ts';
 const MAGIC = 0x524b_5244; // "DRKR"
 const FIXED_WORDS = 16;
 const TEXT_MAX = 1023;
+const ENGINE_MASK = 0xfff;
 
 /** `Continued`: messages, in place of an older connection that ends by itself, whose frames come first. */
 export const Purpose = { Messages: 1, Snapshot: 2, Continued: 3 } as const;
@@ -41,8 +43,11 @@ export interface Hello {
   /** The oldest format that the sender reads; the newest is part of its identity. */
   readonly oldestFormat: number;
   readonly identity: HostIdentity;
-  /** The address that the dialler meant to reach. */
+  /** Which engine of its host speaks. Default 0. */
+  readonly engine?: number;
+  /** The address that the dialler meant to reach, and the engine there (default 0). */
   readonly target: string;
+  readonly targetEngine?: number;
   readonly explanation: string;
 }
 
@@ -60,7 +65,7 @@ export function encodeHello(hello: Omit<Hello, 'oldestFormat'>): Slab {
   const w = FRAME_HEADER_WORDS;
   u32[w] = MAGIC;
   u32[w + 1] = FORMAT_OLDEST | (hello.identity.newestFormat << 8);
-  u32[w + 2] = hello.purpose;
+  u32[w + 2] = hello.purpose | ((hello.engine ?? 0) << 8) | ((hello.targetEngine ?? 0) << 20);
   u32[w + 3] = hello.status;
   putU53(u32, w + 4, hello.identity.deploymentId);
   u32[w + 6] = hello.identity.directoryHigh;
@@ -94,7 +99,7 @@ export function decodeHello(
   if (frameType(u32, offset >>> 2) !== FrameType.Hello || lengthBytes > FRAME_MAX_BYTES_BEFORE_HELLO)
     throw bad('another frame');
   if (lengthBytes < FRAME_HEADER_BYTES + (FIXED_WORDS << 2) || u32[w] !== MAGIC) throw bad('no magic');
-  const purpose = u32[w + 2];
+  const purpose = u32[w + 2] & 0xff;
   const status = u32[w + 3];
   if (purpose < 1 || purpose > 3 || status > 5) throw bad('unknown purpose or status');
   const starts = u32[w + 15];
@@ -136,7 +141,9 @@ export function decodeHello(
       earlierStarts,
       newestFormat: newest,
     },
+    engine: (u32[w + 2] >>> 8) & ENGINE_MASK,
     target: texts[1],
+    targetEngine: u32[w + 2] >>> 20,
     explanation: texts[2],
   };
 }

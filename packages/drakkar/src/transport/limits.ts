@@ -28,6 +28,10 @@ export const TLS_RELOAD_INTERVAL_MS = 60_000;
 export const SECURITY_FILE_MAX_BYTES = 1024 * 1024;
 /** Bytes queued for one peer unless the host says otherwise; frames beyond are dropped, and the protocol asks again. */
 export const PEER_QUEUE_MAX_BYTES = 64 * 1024 * 1024;
+/** Shards of one host whose engine a peer remembers; a host that names more is not listened to. */
+export const ROUTES_MAX = 1_000_000;
+/** Bytes of news about engines that wait for one dialler; who does not read them is dropped. */
+export const ROUTES_QUEUE_MAX_BYTES = 16 * 1024 * 1024;
 /** Snapshot streams at a time, each way, those included that wait for the engine to take them: it has its own bounds. */
 export const SNAPSHOTS_MAX = 128;
 export const SNAPSHOT_CHUNK_BYTES = 256 * 1024;

@@ -31,11 +31,27 @@ export interface MemoryTransportOptions {
   readonly resolve?: Resolve;
   /** Bytes queued for one peer; more are dropped. Default 64 MiB. */
   readonly maxSendQueueBytes?: number;
+  /** The number of the engine this is for. Default 0. */
+  readonly engine?: number;
 }
 
 /** The hosts that can reach each other. */
 export class MemoryHub {
+  /** By address; engines other than 0 behind a number. */
   readonly hosts = new Map<string, MemoryTransport>();
+  /** What hosts with several engines announced, by host id. */
+  private readonly routes = new Map<string, Map<number, number>>();
+
+  engineOf(hostId: string, shardId: number): number {
+    return this.routes.get(hostId)?.get(shardId) ?? 0;
+  }
+
+  announce({ hostId, raftAddress }: HostIdentity, engine: number, shardIds: readonly number[]): void {
+    let known = this.routes.get(hostId);
+    if (known === undefined) this.routes.set(hostId, (known = new Map()));
+    for (const shardId of shardIds) known.set(shardId, engine);
+    for (const host of this.hosts.values()) host.hears([raftAddress, hostId], shardIds);
+  }
 
   readonly createTransport = (options: MemoryTransportOptions): Transport => new MemoryTransport(this, options);
 }
@@ -47,6 +63,7 @@ class MemoryTransport implements Transport {
   readonly identity: HostIdentity;
   readonly pool: SlabPool;
   readonly maxSendQueueBytes: number;
+  readonly engine: number;
   readonly counters: TransportCounters = {
     connectionsUp: 0,
     connectionsFailed: 0,
@@ -76,7 +93,8 @@ class MemoryTransport implements Transport {
     this.pool = options.pool;
     this.maxSendQueueBytes = options.maxSendQueueBytes ?? PEER_QUEUE_MAX_BYTES;
     this.resolve = options.resolve ?? ((target) => target);
-    this.address = options.listenAddress;
+    this.engine = options.engine ?? 0;
+    this.address = keyOf(this.engine === 0 ? options.listenAddress : options.identity.raftAddress, this.engine);
   }
 
   async start(handlers: TransportHandlers): Promise<void> {
@@ -87,11 +105,13 @@ class MemoryTransport implements Transport {
     this.hub.hosts.set(this.address, this);
   }
 
-  peer(target: string): Peer {
-    let peer = this.peers.get(target);
+  peer(target: string, shardId = 0): Peer {
+    const engine = this.engineOf(target, shardId);
+    const key = keyOf(target, engine);
+    let peer = this.peers.get(key);
     if (peer === undefined) {
-      peer = new MemoryPeer(this, this.peerCount++, target);
-      this.peers.set(target, peer);
+      peer = new MemoryPeer(this, this.peerCount++, target, engine);
+      this.peers.set(key, peer);
       peer.dial();
     }
     return peer;
@@ -101,18 +121,37 @@ class MemoryTransport implements Transport {
     this.peers.get(target)?.dial();
   }
 
-  /** The host behind a target, as far as it is known and there. */
-  find(target: string): MemoryTransport | undefined {
-    return this.hub.hosts.get(this.resolve(target) ?? '');
+  announce(engine: number, _address: string, shardIds: readonly number[]): void {
+    this.hub.announce(this.identity, engine, shardIds);
   }
 
-  release(target: string): void {
-    this.peers.get(target)?.close();
-    this.peers.delete(target);
+  /** Shards of the host with these names may live in another engine. */
+  hears(names: readonly string[], shardIds: readonly number[]): void {
+    this.env.scheduler.defer(() => {
+      for (const name of names) this.handlers?.onRoutes?.(name, shardIds);
+    });
+  }
+
+  private engineOf(target: string, shardId: number): number {
+    const host = this.find(target, 0);
+    return host === undefined ? 0 : this.hub.engineOf(host.identity.hostId, shardId);
+  }
+
+  /** The engine of the host behind a target, as far as it is known and there. */
+  find(target: string, engine: number): MemoryTransport | undefined {
+    const address = this.resolve(target);
+    return address === undefined ? undefined : this.hub.hosts.get(keyOf(address, engine));
+  }
+
+  release(target: string, engine = 0): void {
+    const key = keyOf(target, engine);
+    this.peers.get(key)?.close();
+    this.peers.delete(key);
   }
 
   /** The HELLO: a session for the dialler, or why not. */
-  accept(dialler: HostIdentity, target: string, onDropped: () => void): MemorySession | string {
+  accept(from: MemoryTransport, target: string, onDropped: () => void): MemorySession | string {
+    const dialler = from.identity;
     let complaint = '';
     if (dialler.deploymentId !== this.identity.deploymentId) complaint = 'deployment';
     else if (!meansHost(target, this.identity)) complaint = 'address';
@@ -120,8 +159,10 @@ class MemoryTransport implements Transport {
       countRefusal(this.counters, complaint);
       return complaint;
     }
-    for (const other of this.sessions) if (other.identity.hostId === dialler.hostId) other.end();
-    const session = new MemorySession(this, ++this.sessionCount, dialler, onDropped);
+    for (const other of this.sessions) {
+      if (other.identity.hostId === dialler.hostId && other.engine === from.engine) other.end();
+    }
+    const session = new MemorySession(this, ++this.sessionCount, dialler, from.engine, onDropped);
     this.sessions.add(session);
     return session;
   }
@@ -137,7 +178,7 @@ class MemoryTransport implements Transport {
     const begin = (wanted: number): void => void (offsetBytes = wanted);
     const source: ImageFrom = () => (offsetBytes === 0 || from === undefined ? chunks : from(offsetBytes));
     try {
-      const target = this.find(address);
+      const target = this.find(address, this.engineOf(address, header.shardId));
       if (target?.handlers === undefined) throw new DrakkarError('ERR_UNREACHABLE', `no host at ${address}`);
       if (target.identity.deploymentId !== this.identity.deploymentId) {
         throw new DrakkarError('ERR_PEER_REFUSED', `${address} belongs to another deployment`);
@@ -184,6 +225,8 @@ async function* copies(
     throw new DrakkarError('ERR_FRAME', 'a snapshot is shorter than announced');
 }
 
+const keyOf = (address: string, engine: number): string => (engine === 0 ? address : `${address}#${engine}`);
+
 function countRefusal(counters: TransportCounters, reason: string): void {
   counters.refused.set(reason, (counters.refused.get(reason) ?? 0) + 1);
 }
@@ -192,6 +235,8 @@ function countRefusal(counters: TransportCounters, reason: string): void {
 class MemorySession implements InboundSession {
   readonly id: number;
   readonly identity: HostIdentity;
+  /** Which engine of its host dialled. */
+  readonly engine: number;
   queuedBytes = 0;
   private readonly transport: MemoryTransport;
   private readonly onDropped: () => void;
@@ -200,10 +245,11 @@ class MemorySession implements InboundSession {
   private isEnded = false;
   private isScheduled = false;
 
-  constructor(transport: MemoryTransport, id: number, identity: HostIdentity, onDropped: () => void) {
+  constructor(transport: MemoryTransport, id: number, identity: HostIdentity, engine: number, onDropped: () => void) {
     this.transport = transport;
     this.id = id;
     this.identity = identity;
+    this.engine = engine;
     this.onDropped = onDropped;
   }
 
@@ -277,6 +323,7 @@ class MemorySession implements InboundSession {
 class MemoryPeer implements Peer {
   readonly index: number;
   readonly address: string;
+  readonly engine: number;
   connected = false;
   identity: HostIdentity | undefined;
   private readonly transport: MemoryTransport;
@@ -284,10 +331,11 @@ class MemoryPeer implements Peer {
   private timer: Timer | undefined;
   private isClosed = false;
 
-  constructor(transport: MemoryTransport, index: number, address: string) {
+  constructor(transport: MemoryTransport, index: number, address: string, engine: number) {
     this.transport = transport;
     this.index = index;
     this.address = address;
+    this.engine = engine;
   }
 
   get queuedBytes(): number {
@@ -301,8 +349,8 @@ class MemoryPeer implements Peer {
   private connect(): void {
     if (this.isClosed || this.connected) return;
     const { transport } = this;
-    const target = transport.find(this.address);
-    const session = target?.accept(transport.identity, this.address, () => this.lost(session));
+    const target = transport.find(this.address, this.engine);
+    const session = target?.accept(transport, this.address, () => this.lost(session));
     if (target === undefined || session === undefined || typeof session === 'string') {
       transport.counters.connectionsFailed++;
       if (typeof session === 'string') countRefusal(transport.counters, session);

@@ -51,8 +51,8 @@ export class TransportSecurity {
   readonly connectionMaxAgeMs: number;
   /** What handshakes use now. */
   current: Security;
-  /** Set by the transport: runs when `current` is another. */
-  onChange: ((disconnect: boolean) => void) | undefined;
+  /** One of each engine's transport. */
+  private readonly listeners = new Set<(disconnect: boolean) => void>();
   private readonly env: Env;
   private readonly intervalMs: number;
   private files: TlsFiles;
@@ -123,7 +123,13 @@ export class TransportSecurity {
     this.current = next;
     this.lastComplaint = '';
     this.env.logger.info({ fingerprint: next.certificate.fingerprint }, 'certificates were loaded');
-    this.onChange?.(disconnect);
+    for (const listener of this.listeners) listener(disconnect);
+  }
+
+  /** For a transport: runs when `current` is another. Gives what ends that. */
+  onChange(listener: (disconnect: boolean) => void): () => void {
+    this.listeners.add(listener);
+    return () => void this.listeners.delete(listener);
   }
 
   private assertOwn(own: Certificate, files: TlsFiles): void {

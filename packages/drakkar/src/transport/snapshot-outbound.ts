@@ -44,14 +44,14 @@ function sourceFrom(
 
 export async function sendSnapshotStream(
   transport: TcpTransport,
-  target: string,
+  to: { readonly target: string; readonly engine: number; readonly listener: string | undefined },
   header: SnapshotHeader,
   chunks: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
   from: ImageFrom | undefined,
 ): Promise<void> {
   signal.throwIfAborted();
-  const address = transport.resolve(target);
+  const { target, listener: address } = to;
   if (address === undefined)
     throw new DrakkarError('ERR_PEER_REFUSED', `the address of host ${target} is not known yet`);
   const accepted = new Awaited<void>();
@@ -74,7 +74,7 @@ export async function sendSnapshotStream(
       return;
     }
     const hello = decodeHello(slab.u8, slab.u32, offset, lengthBytes, transport.identity.newestFormat);
-    const complaint = transport.complaintAboutAnswer(hello, target, socket.certificate);
+    const complaint = transport.complaintAboutAnswer(hello, to, socket.certificate);
     if (complaint === undefined) accepted.resolve();
     else
       accepted.reject(
@@ -101,7 +101,9 @@ export async function sendSnapshotStream(
           purpose: Purpose.Snapshot,
           status: HelloStatus.Ok,
           identity: transport.identity,
+          engine: transport.engine,
           target,
+          targetEngine: to.engine,
           explanation: '',
         });
         socket.write(hello.u8, 0, hello.usedBytes);

@@ -14,6 +14,7 @@ import {
   CONNECTION_AGE_GRACE,
   HANDOVER_MAX_MS,
   HELLO_TIMEOUT_MS,
+  ROUTES_QUEUE_MAX_BYTES,
   SNAPSHOTS_MAX,
   SNAPSHOT_CONNECTION_MAX_AGE_MS,
 } from './limits.ts';
@@ -35,8 +36,9 @@ export class TcpInbound implements InboundSession {
   isMessages = false;
   /** Holds only what is proven, where the connection is secured. */
   identity!: HostIdentity;
-  /** As the host itself says. */
+  /** As the host itself says, and which engine of it dialled. */
   hostId = '';
+  engine = 0;
   private readonly transport: TcpTransport;
   private readonly receiver: FrameReceiver;
   /** For the HELLO, then for the age. */
@@ -110,7 +112,9 @@ export class TcpInbound implements InboundSession {
       purpose: hello.purpose,
       status: refusal?.status ?? HelloStatus.Ok,
       identity: transport.identity,
+      engine: transport.engine,
       target: hello.identity.raftAddress,
+      ...(hello.engine === undefined ? {} : { targetEngine: hello.engine }),
       explanation: refusal?.explanation ?? '',
     });
     this.socket.write(answer.u8, 0, answer.usedBytes);
@@ -121,6 +125,7 @@ export class TcpInbound implements InboundSession {
       return;
     }
     this.hostId = hello.identity.hostId;
+    this.engine = hello.engine ?? 0;
     this.identity = provenIdentity(this.socket.certificate, hello.identity);
     this.isUnknown = false;
     this.receiver.admit();
@@ -132,9 +137,10 @@ export class TcpInbound implements InboundSession {
     }
     const older = transport.olderOf(this);
     this.isMessages = true;
+    transport.tellAll(this);
     if (older === undefined) return;
     if (hello.purpose === Purpose.Continued) this.follow(older);
-    else older.socket.destroy(); // a host that dials anew has given it up
+    else older.socket.destroy(); // an engine that dials anew has given it up
   }
 
   private refusalOf(hello: Hello): Refusal | undefined {
@@ -153,7 +159,7 @@ export class TcpInbound implements InboundSession {
       const explanation = `this is deployment ${identity.deploymentId}`;
       return { status: HelloStatus.WrongDeployment, reason: complaint, explanation };
     }
-    if (!meansHost(hello.target, identity)) {
+    if (!meansHost(hello.target, identity) || (hello.targetEngine ?? 0) !== transport.engine) {
       const explanation = `this is host ${identity.hostId} at ${identity.raftAddress}`;
       return { status: HelloStatus.WrongAddress, reason: 'address', explanation };
     }
@@ -175,6 +181,12 @@ export class TcpInbound implements InboundSession {
         ? SNAPSHOT_CONNECTION_MAX_AGE_MS
         : security.connectionMaxAgeMs * CONNECTION_AGE_GRACE;
     this.timer = env.scheduler.after(Math.max(0, Math.min(ageMs, certificate.validForMs)), () => this.drop('aged'));
+  }
+
+  /** News of this host's engines. */
+  tell(frames: Iterable<Slab>): void {
+    for (const { u8, usedBytes } of frames) this.socket.write(u8, 0, usedBytes);
+    if (this.socket.queuedBytes > ROUTES_QUEUE_MAX_BYTES) this.drop('limit');
   }
 
   get hasSuccessor(): boolean {

@@ -1,5 +1,10 @@
-/** One dialled connection for messages: up when the other end has proven and said who it is, then for one direction only. */
+/**
+ * One dialled connection for messages: up when the other end has proven and said who it is, then for one direction only, but that
+ * engine 0 of a host tells where its others are.
+ */
 import type { Socket, Timer } from '../env/env.ts';
+import { FrameType, frameType } from '../wire/frame.ts';
+import type { Slab } from '../wire/slab.ts';
 import { FrameReceiver } from './frame-receiver.ts';
 import { HelloStatus, decodeHello, encodeHello, type Hello, type Purpose } from './hello.ts';
 import { describeComplaint } from './identity.ts';
@@ -7,7 +12,15 @@ import { DIAL_TIMEOUT_MS, HELLO_TIMEOUT_MS } from './limits.ts';
 import type { TcpTransport } from './tcp.ts';
 import type { HostIdentity } from './transport.ts';
 
+/** Which engine of which host is meant. What the host must prove is asked of the host, wherever its engine listens. */
+export interface LinkTarget {
+  readonly target: string;
+  readonly engine: number;
+}
+
 export interface LinkOwner {
+  /** The host says where its engines are; valid during the call. */
+  onNews(slab: Slab, offset: number): void;
   onLinkUp(link: TcpLink): void;
   /** Exactly once, whether it was up or not. */
   onLinkClosed(link: TcpLink, error: Error | undefined): void;
@@ -18,17 +31,22 @@ export class TcpLink {
   /** Set once the link is up. */
   identity: HostIdentity | undefined;
   private readonly transport: TcpTransport;
-  private readonly target: string;
+  private readonly to: LinkTarget;
   private readonly owner: LinkOwner;
   private timer: Timer | undefined;
 
-  constructor(transport: TcpTransport, target: string, address: string, purpose: Purpose, owner: LinkOwner) {
+  constructor(transport: TcpTransport, to: LinkTarget, address: string, purpose: Purpose, owner: LinkOwner) {
     this.transport = transport;
-    this.target = target;
+    this.to = to;
     this.owner = owner;
     const { env, pool, security } = transport;
     const receiver = new FrameReceiver(pool, (slab, offset, lengthBytes) => {
-      if (this.identity !== undefined) throw new Error('the peer spoke on a connection that is not for it to speak on');
+      if (this.identity !== undefined) {
+        if (to.engine > 0 || frameType(slab.u32, offset >>> 2) !== FrameType.Engines)
+          throw new Error('the peer spoke on a connection that is not for it to speak on');
+        owner.onNews(slab, offset);
+        return;
+      }
       this.onHello(decodeHello(slab.u8, slab.u32, offset, lengthBytes, transport.identity.newestFormat));
     });
     this.socket = env.network.connect(
@@ -54,21 +72,30 @@ export class TcpLink {
   }
 
   private onOpen(purpose: Purpose): void {
-    const { security, identity } = this.transport;
-    const doubt = security?.complaintAboutTarget(this.socket.certificate, this.target);
+    const { security, identity, engine } = this.transport;
+    const { target } = this.to;
+    const doubt = security?.complaintAboutTarget(this.socket.certificate, target);
     if (doubt !== undefined) {
       this.transport.countRefusal(doubt);
-      const named = { raftAddress: this.target, hostId: this.target };
+      const named = { raftAddress: target, hostId: target };
       this.socket.destroy(new Error(`its certificate: ${describeComplaint(doubt, security!.roles, named)}`));
       return;
     }
     this.arm(HELLO_TIMEOUT_MS, 'no answer to HELLO');
-    const hello = encodeHello({ purpose, status: HelloStatus.Ok, identity, target: this.target, explanation: '' });
+    const hello = encodeHello({
+      purpose,
+      status: HelloStatus.Ok,
+      identity,
+      engine,
+      target,
+      targetEngine: this.to.engine,
+      explanation: '',
+    });
     this.socket.write(hello.u8, 0, hello.usedBytes);
   }
 
   private onHello(hello: Hello): void {
-    const complaint = this.transport.complaintAboutAnswer(hello, this.target, this.socket.certificate);
+    const complaint = this.transport.complaintAboutAnswer(hello, this.to, this.socket.certificate);
     if (complaint !== undefined) {
       this.transport.countRefusal(complaint);
       this.socket.destroy(new Error(`refused (${complaint}): ${hello.explanation || hello.identity.raftAddress}`));

@@ -1,9 +1,10 @@
 /**
- * The way to one other host over TCP: finds out where it is, dials, sends, and dials again with growing pauses. A secured connection is
- * replaced before it is too old, without a gap: the new one is made first, and the other end reads it after the old one's end.
+ * The way to one engine of another host over TCP: finds out where it is, dials, sends, and dials again with growing pauses. A secured
+ * connection is replaced before it is too old, without a gap: the new one is made first, and the other end reads it after the old one's end.
  */
 import type { Timer } from '../env/env.ts';
-import type { Slab } from '../wire/slab.ts';
+import { FRAME_HEADER_BYTES, FrameType, sealFrame } from '../wire/frame.ts';
+import { Slab } from '../wire/slab.ts';
 import { Purpose } from './hello.ts';
 import {
   BACKOFF_FIRST_MS,
@@ -12,7 +13,7 @@ import {
   HANDOVER_MAX_MS,
   RENEWAL_SPREAD_MS,
 } from './limits.ts';
-import { TcpLink, type LinkOwner } from './tcp-link.ts';
+import { TcpLink, type LinkOwner, type LinkTarget } from './tcp-link.ts';
 import type { TcpTransport } from './tcp.ts';
 import type { HostIdentity, Peer } from './transport.ts';
 
@@ -23,6 +24,7 @@ const RENEWAL_SHARE = 0.8;
 export class TcpPeer implements Peer, LinkOwner {
   readonly index: number;
   readonly address: string;
+  readonly engine: number;
   connected = false;
   identity: HostIdentity | undefined;
   private readonly transport: TcpTransport;
@@ -38,11 +40,11 @@ export class TcpPeer implements Peer, LinkOwner {
   private backoffMs = BACKOFF_FIRST_MS;
   private lastComplaint = '';
   private isClosed = false;
-
-  constructor(transport: TcpTransport, index: number, address: string) {
+  constructor(transport: TcpTransport, index: number, address: string, engine = 0) {
     this.transport = transport;
     this.index = index;
     this.address = address;
+    this.engine = engine;
   }
 
   get queuedBytes(): number {
@@ -64,13 +66,21 @@ export class TcpPeer implements Peer, LinkOwner {
 
   dial(): void {
     if (this.isClosed) return;
-    const address = this.transport.resolve(this.address);
-    if (address === undefined) {
+    const listener = this.transport.listenerOf(this.address, this.engine);
+    if (listener === undefined) {
       this.complain(new Error('its address is not known yet'));
       this.dialLater();
       return;
     }
-    this.link = new TcpLink(this.transport, this.address, address, Purpose.Messages, this);
+    this.link = new TcpLink(this.transport, this.target, listener, Purpose.Messages, this);
+  }
+
+  private get target(): LinkTarget {
+    return { target: this.address, engine: this.engine };
+  }
+
+  onNews(slab: Slab, offset: number): void {
+    this.transport.onNews(this.address, slab, offset);
   }
 
   onLinkUp(link: TcpLink): void {
@@ -127,6 +137,7 @@ export class TcpPeer implements Peer, LinkOwner {
     this.identity = undefined;
     if (wasUp) handlers?.onPeerDown(this);
     if (this.isClosed) return;
+    if (!wasUp && this.engine > 0) this.transport.askForNews(this.address);
     handlers?.onConnection?.(this.address, false, error ?? new Error(CLOSED_BY_PEER));
     this.complain(error);
     if (this.link === undefined) this.dialLater();
@@ -153,9 +164,9 @@ export class TcpPeer implements Peer, LinkOwner {
 
   private renew(): void {
     if (this.isClosed || !this.connected || this.renewal !== undefined) return;
-    const address = this.transport.resolve(this.address);
-    if (address === undefined) this.renewAfter(BACKOFF_LAST_MS * this.jitter());
-    else this.renewal = new TcpLink(this.transport, this.address, address, Purpose.Continued, this);
+    const listener = this.transport.listenerOf(this.address, this.engine);
+    if (listener === undefined) this.renewAfter(BACKOFF_LAST_MS * this.jitter());
+    else this.renewal = new TcpLink(this.transport, this.target, listener, Purpose.Continued, this);
   }
 
   /** There are new certificates. One that is being made with those before must not stand. */
@@ -176,6 +187,21 @@ export class TcpPeer implements Peer, LinkOwner {
     this.timer?.cancel();
     this.timer = this.transport.env.scheduler.after(this.backoffMs * (0.5 + 0.5 * this.jitter()), () => this.dial());
     this.backoffMs = Math.min(this.backoffMs * 2, BACKOFF_LAST_MS);
+  }
+
+  /** Its engine listens elsewhere: its host was started anew. */
+  move(): void {
+    this.renewal?.socket.destroy();
+    if (this.connected) this.link!.socket.destroy(new Error('its address is another one'));
+    else this.retry();
+  }
+
+  /** A frame of no messages: where nobody is any more it ends the connection, however long nothing else was to be said. */
+  ping(): void {
+    if (!this.connected) return;
+    const slab = new Slab(FRAME_HEADER_BYTES);
+    sealFrame(slab.u8, slab.u32, 0, FRAME_HEADER_BYTES, FrameType.Messages, 0);
+    this.link!.socket.write(slab.u8, 0, FRAME_HEADER_BYTES);
   }
 
   /** Uniform in [0, 1). */

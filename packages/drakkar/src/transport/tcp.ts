@@ -4,15 +4,17 @@
  */
 import { DrakkarError } from '../errors.ts';
 import type { Certificate, Env, Listener, Socket, Timer } from '../env/env.ts';
-import type { SlabPool } from '../wire/slab.ts';
+import type { Slab, SlabPool } from '../wire/slab.ts';
 import { Admission } from './admission.ts';
 import { HelloStatus, type Hello } from './hello.ts';
 import { isLoopback, provenIdentity } from './identity.ts';
 import { PEER_QUEUE_MAX_BYTES, REFUSAL_LOG_MS, SNAPSHOTS_MAX, STALL_MS } from './limits.ts';
+import { OwnRoutes, Routes, decodeNews } from './routes.ts';
 import type { TransportSecurity } from './security.ts';
 import { sendSnapshotStream } from './snapshot-outbound.ts';
 import { meansHost } from './target.ts';
 import { TcpInbound } from './tcp-inbound.ts';
+import type { LinkTarget } from './tcp-link.ts';
 import { TcpPeer } from './tcp-peer.ts';
 import type {
   HostIdentity,
@@ -36,6 +38,8 @@ export interface TcpTransportOptions {
   readonly maxSendQueueBytes?: number;
   /** Every connection proves by it who it is. Default: plain connections, for trusted networks. */
   readonly security?: TransportSecurity | undefined;
+  /** The number of the engine this is for. Default 0. */
+  readonly engine?: number;
 }
 
 export function createTcpTransport(options: TcpTransportOptions): Transport {
@@ -50,6 +54,7 @@ export class TcpTransport implements Transport {
   readonly maxSendQueueBytes: number;
   readonly resolve: Resolve;
   readonly security: TransportSecurity | undefined;
+  readonly engine: number;
   readonly counters: TransportCounters = {
     connectionsUp: 0,
     connectionsFailed: 0,
@@ -68,10 +73,14 @@ export class TcpTransport implements Transport {
   private readonly listenAddress: string;
   private listener: Listener | undefined;
   private readonly peers = new Map<string, TcpPeer>();
+  private readonly routes = new Routes();
+  private readonly ownRoutes = new OwnRoutes();
   private peerCount = 0;
   private readonly inbound = new Set<TcpInbound>();
   private readonly strangers = new Admission<TcpInbound>((oldest) => oldest.drop('limit'));
   private progressTimer: Timer | undefined;
+  /** Ends hearing of new certificates. */
+  private deafen: (() => void) | undefined;
   /** When a refusal was logged last, by its reason: a bounded set of names. */
   private readonly logged = new Map<string, number>();
   private sessionCount = 0;
@@ -86,6 +95,7 @@ export class TcpTransport implements Transport {
     this.maxSendQueueBytes = options.maxSendQueueBytes ?? PEER_QUEUE_MAX_BYTES;
     this.resolve = options.resolve ?? ((target) => target);
     this.security = options.security;
+    this.engine = options.engine ?? 0;
     this.listenAddress = options.listenAddress;
     this.address = options.listenAddress;
   }
@@ -116,7 +126,7 @@ export class TcpTransport implements Transport {
     }
     this.address = this.listener.address;
     this.armProgress();
-    if (security !== undefined) security.onChange = (disconnect) => this.renew(disconnect);
+    if (security !== undefined) this.deafen = security.onChange((disconnect) => this.renew(disconnect));
     else if (!isLoopback(this.address)) {
       const { address } = this;
       this.env.logger.warn(
@@ -142,11 +152,13 @@ export class TcpTransport implements Transport {
     });
   }
 
-  peer(target: string): Peer {
-    let peer = this.peers.get(target);
+  peer(target: string, shardId = 0): Peer {
+    const engine = this.routes.engineOf(target, shardId);
+    const key = keyOf(target, engine);
+    let peer = this.peers.get(key);
     if (peer === undefined) {
-      peer = new TcpPeer(this, this.peerCount++, target);
-      this.peers.set(target, peer);
+      peer = new TcpPeer(this, this.peerCount++, target, engine);
+      this.peers.set(key, peer);
       peer.dial();
     }
     return peer;
@@ -156,9 +168,43 @@ export class TcpTransport implements Transport {
     this.peers.get(target)?.retry();
   }
 
-  release(target: string): void {
-    this.peers.get(target)?.close();
-    this.peers.delete(target);
+  /** Where that engine of the host listens, as far as it is known. */
+  listenerOf(target: string, engine: number): string | undefined {
+    return engine === 0 ? this.resolve(target) : this.routes.listenerOf(target, engine);
+  }
+
+  /** The host that `target` names says where its engines are, and its shards. */
+  onNews(target: string, slab: Slab, offset: number): void {
+    const news = decodeNews(slab.u8, slab.u32, offset);
+    const before = this.routes.listenerOf(target, news.engine);
+    const moved = this.routes.learn(target, news);
+    if (news.engine > 0 && before !== news.address) this.peers.get(keyOf(target, news.engine))?.move();
+    if (moved.length > 0) this.handlers?.onRoutes?.(target, moved);
+  }
+
+  /**
+   * An engine is not where its host said. That host may have been started anew, and its engine 0, which would say so, may have nothing else to
+   * hear from this one: a connection that is never used outlives its other end.
+   */
+  askForNews(target: string): void {
+    this.peers.get(target)?.ping();
+  }
+
+  announce(engine: number, address: string, shardIds: readonly number[]): void {
+    const frames = this.ownRoutes.announce({ engine, address, shardIds });
+    for (const connection of this.inbound) if (connection.isMessages) connection.tell(frames);
+  }
+
+  /** All that was announced, for a connection that begins. */
+  tellAll(connection: TcpInbound): void {
+    if (!this.ownRoutes.isEmpty) connection.tell(this.ownRoutes.frames());
+  }
+
+  release(target: string, engine = 0): void {
+    const key = keyOf(target, engine);
+    this.peers.get(key)?.close();
+    this.peers.delete(key);
+    if (engine === 0) this.routes.forget(target);
   }
 
   async sendSnapshot(
@@ -173,7 +219,9 @@ export class TcpTransport implements Transport {
     }
     this.outboundSnapshots++;
     try {
-      await sendSnapshotStream(this, target, header, chunks, AbortSignal.any([signal, this.closing.signal]), from);
+      const engine = this.routes.engineOf(target, header.shardId);
+      const to = { target, engine, listener: this.listenerOf(target, engine) };
+      await sendSnapshotStream(this, to, header, chunks, AbortSignal.any([signal, this.closing.signal]), from);
       this.counters.snapshotsSent++;
     } catch (error) {
       this.counters.snapshotsFailed++;
@@ -195,9 +243,10 @@ export class TcpTransport implements Transport {
   }
 
   /** Why the answer to our HELLO does not come from the host that was meant. */
-  complaintAboutAnswer(hello: Hello, target: string, certificate: Certificate | undefined): string | undefined {
+  complaintAboutAnswer(hello: Hello, to: LinkTarget, certificate: Certificate | undefined): string | undefined {
     const complaint = this.complaintAbout(hello) ?? this.security?.complaintAbout(certificate, hello.identity);
-    return complaint ?? (meansHost(target, provenIdentity(certificate, hello.identity)) ? undefined : 'address');
+    const isMeant = meansHost(to.target, provenIdentity(certificate, hello.identity)) && hello.engine === to.engine;
+    return complaint ?? (isMeant ? undefined : 'address');
   }
 
   countRefusal(reason: string): void {
@@ -227,11 +276,11 @@ export class TcpTransport implements Transport {
     return this.inbound.size - this.strangers.count;
   }
 
-  /** The connection for messages that the same host had before. */
+  /** The connection for messages that the same engine of the same host had before. */
   olderOf(connection: TcpInbound): TcpInbound | undefined {
-    const { hostId, identity } = connection;
+    const { hostId, identity, engine } = connection;
     for (const other of this.inbound) {
-      if (other === connection || !other.isMessages || other.hasSuccessor) continue;
+      if (other === connection || !other.isMessages || other.hasSuccessor || other.engine !== engine) continue;
       if (other.hostId === hostId && other.identity.raftAddress === identity.raftAddress) return other;
     }
     return undefined;
@@ -251,6 +300,9 @@ export class TcpTransport implements Transport {
     for (const peer of this.peers.values()) peer.close();
     for (const connection of this.inbound) connection.socket.destroy();
     this.progressTimer?.cancel();
+    this.deafen?.();
     await this.listener?.close();
   }
 }
+
+const keyOf = (address: string, engine: number): string => (engine === 0 ? address : `${address}#${engine}`);

@@ -29,6 +29,8 @@ export interface InboundSession {
   /** Unique in this process. */
   readonly id: number;
   readonly identity: HostIdentity;
+  /** Which engine of its host dialled; absent means 0. */
+  readonly engine?: number;
   /** Stops and goes on reading: back-pressure of the receiver. */
   pause(): void;
   resume(): void;
@@ -42,6 +44,8 @@ export interface Peer {
   readonly index: number;
   /** The target that a membership names it by: an address, or a host id. */
   readonly address: string;
+  /** Which engine of the host at `address`; absent means 0. */
+  readonly engine?: number;
   readonly connected: boolean;
   /** Known while connected. */
   readonly identity: HostIdentity | undefined;
@@ -83,6 +87,8 @@ export interface TransportHandlers {
   onSessionEnd(from: InboundSession): void;
   onPeerUp(peer: Peer): void;
   onPeerDown(peer: Peer): void;
+  /** These shards turned out to live in another engine of the host at `address`: `peer` gives another way to it now. */
+  onRoutes?(address: string, shardIds: readonly number[]): void;
   /** A connection that was dialled is up, or (`error`) was not made or ended; `isSnapshot`: for one snapshot stream. */
   onConnection?(address: string, isSnapshot: boolean, error: Error | undefined): void;
   /**
@@ -126,6 +132,8 @@ export interface TransportContext {
   /** For what arrives; `FrameReceiver` cuts a stream of bytes into frames with it. */
   readonly pool: SlabPool;
   readonly resolve: Resolve;
+  /** The number of the engine that it is for, 0 where a host has one. */
+  readonly engine: number;
   /** Bytes that wait for one peer; what comes on top is not taken. */
   readonly maxSendQueueBytes: number;
   /** Certificates, where the host has some: a transport that does not know them must not start. */
@@ -139,12 +147,23 @@ export interface Transport {
   readonly counters: TransportCounters;
   /** Begins to listen. Rejects with `ERR_ADDRESS_IN_USE` and the like. */
   start(handlers: TransportHandlers): Promise<void>;
-  /** The way to the host that `target` names; made and dialled at the first call. */
-  peer(target: string): Peer;
+  /**
+   * The way to the host that `target` names, to the engine there that `shardId` is known to live in (engine 0 until that host says
+   * otherwise); made and dialled at the first call.
+   */
+  peer(target: string, shardId?: number): Peer;
   /** The address behind `target` is known now, or is another one: worth a try at once. */
   addressChanged(target: string): void;
-  /** Ends the way to `target`: no member of any shard lives there any more. The peer is void; another one is made when it is asked for. */
-  release(target: string): void;
+  /**
+   * Tells every host that dials, now and later, that these shards of this host live in its engine `engine`, which listens at
+   * `address`. Never called on a host with one engine.
+   */
+  announce?(engine: number, address: string, shardIds: readonly number[]): void;
+  /**
+   * Ends the way to `target`, to that engine of it (default 0): no member of any shard lives there any more. The peer is void; another one is
+   * made when it is asked for.
+   */
+  release(target: string, engine?: number): void;
   /**
    * Streams an image on a connection of its own; resolves when the receiver has installed it. With `from`, the receiver may have the beginning
    * already and want only the rest: then `chunks` are not touched.

@@ -55,6 +55,12 @@ export function keyNonce(u32: Uint32Array, word: number): number {
   return u32[word + 2];
 }
 
+/** Gives an entry that was copied another key. */
+export function rekey(u32: Uint32Array, word: number, sequence: number, nonce: number): void {
+  u32[word + 1] = sequence;
+  u32[word + 2] = nonce;
+}
+
 /** Word offsets inside a session entry, behind its start. */
 export const SESSION_CLIENT_WORD = 3;
 export const SESSION_SERIES_WORD = 5;

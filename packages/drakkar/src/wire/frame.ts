@@ -34,6 +34,8 @@ export const FrameType = {
   SnapshotStatus: 8,
   /** From the receiver of a snapshot: where to begin, and that it is still there. */
   SnapshotProgress: 9,
+  /** From the host that was dialled: which shards live in which of its engines. */
+  Engines: 12,
   /** Local to the log: records of shard state (`wal/`). */
   Records: 16,
   /** Local to the log: blocks copied out of an old segment, each with its original place. */

@@ -18,5 +18,7 @@ export const MEMBERS_MAX = 30;
 export const REMOVED_MAX = 10_000;
 /** Earlier starts of its directory that a host remembers and names. */
 export const EARLIER_STARTS_MAX = 64;
+/** Engines of one host, those included that only hold shards of an earlier start. */
+export const ENGINES_MAX = 64;
 /** An address, `host:port`, in bytes. */
 export const ADDRESS_MAX_BYTES = 256;

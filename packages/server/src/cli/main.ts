@@ -4,6 +4,7 @@
  * failed, 2 a wrong flag.
  */
 import { Command } from 'commander';
+import { addFormat } from './format.ts';
 import { addInfo } from './info.ts';
 import { addMeasurements } from './measure.ts';
 import { addMember } from './member.ts';
@@ -20,5 +21,5 @@ const program = new Command('drakkar')
   .description('Looks at Drakkar hosts and their directories, repairs and measures them.')
   .showHelpAfterError('(add --help for what there is)')
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
-for (const add of [addInfo, addMember, addWal, addSnapshot, addMeasurements]) add(program);
+for (const add of [addInfo, addMember, addFormat, addWal, addSnapshot, addMeasurements]) add(program);
 await program.parseAsync();

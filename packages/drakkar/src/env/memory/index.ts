@@ -7,6 +7,7 @@ import { MemoryDisk, type DiskOptions } from './disk.ts';
 import type { Keep } from './image.ts';
 import { MemoryNetwork } from './network.ts';
 import { Process } from './process.ts';
+import { memoryThreads, type MemoryThread } from './threads.ts';
 import { World } from './world.ts';
 
 export { MemoryDisk, systemError, type DiskFault, type DiskOperation, type DiskOptions } from './disk.ts';
@@ -14,13 +15,20 @@ export { SECTOR_BYTES, type Keep } from './image.ts';
 export { MemoryNetwork } from './network.ts';
 export { Process } from './process.ts';
 export { SimulatedAuthority, type CertificateRequest } from './security.ts';
+export { MemoryThread } from './threads.ts';
 export { World, seededRandom } from './world.ts';
+
+type Exports = Readonly<Record<string, unknown>>;
 
 export class MemoryMachine {
   readonly name: string;
   disk: MemoryDisk;
   /** The process that runs here, if one does. */
   process: Process | undefined;
+  /** All that this process has started. */
+  threads: MemoryThread[] = [];
+  /** What `modules.load` finds, by URL: exports, or what makes them for a thread with this env. */
+  readonly modules: Map<string, Exports | ((env: Env) => Exports)> = new Map();
   private readonly world: World;
   private readonly network: MemoryNetwork;
 
@@ -35,15 +43,27 @@ export class MemoryMachine {
   boot(logger: Logger = silentLogger, random: Random = this.world.random): Env {
     const started = new Process(this.world);
     this.process = started;
-    return {
-      clock: started,
-      scheduler: started,
-      random,
-      fs: this.disk.mount(started),
-      network: this.network.attach(this.name, started),
-      logger,
-      tracing: silentTracing,
+    this.threads = [];
+    const bootEnv = (owner: Process): Env => {
+      const env: Env = {
+        clock: owner,
+        scheduler: owner,
+        random,
+        fs: this.disk.mount(owner),
+        network: this.network.attach(this.name, owner),
+        logger,
+        tracing: silentTracing,
+        modules: { load: (url) => this.load(url, env) },
+      };
+      return env;
     };
+    return { ...bootEnv(started), threads: memoryThreads(started, this.network, bootEnv, this.threads) };
+  }
+
+  private async load(url: string, env: Env): Promise<Exports> {
+    const known = this.modules.get(url);
+    if (known === undefined) throw new Error(`no module ${url} on ${this.name}; put it into its modules`);
+    return typeof known === 'function' ? known(env) : known;
   }
 
   /** SIGKILL: the process is gone, what it wrote is there. */

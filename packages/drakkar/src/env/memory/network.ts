@@ -85,6 +85,12 @@ export class MemoryNetwork {
     this.datagrams.detach(name);
   }
 
+  /** A thread is gone: its listeners and connections, too. */
+  detachOwner(owner: Process): void {
+    for (const [address, listener] of this.listeners) if (listener.owner === owner) this.listeners.delete(address);
+    for (const socket of [...this.sockets]) if (socket.owner === owner) socket.destroy();
+  }
+
   private async listen(
     name: HostName,
     owner: Process,
@@ -213,7 +219,7 @@ class MemorySocket implements Socket {
   /** Why bytes that come end it. */
   refuses: string | undefined;
   private readonly network: MemoryNetwork;
-  private readonly owner: Process;
+  readonly owner: Process;
   private other: MemorySocket | undefined;
   private outgoing: Piece[] = [];
   private isFlowing = false;

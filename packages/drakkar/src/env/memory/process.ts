@@ -1,6 +1,7 @@
 /**
  * One process in memory: whatever happens to it (its timers, its disk, its sockets) goes through `run`, so that it can be killed, stopped
- * and continued (SIGSTOP), and so that its clock can drift. After `end` none of its tasks runs any more.
+ * and continued (SIGSTOP), and so that its clock can drift. After `end` none of its tasks runs any more. A thread is a process inside another: it stops, drifts and
+ * ends with that one, and can end by itself.
  */
 import type { Clock, Scheduler, Timer } from '../env.ts';
 import type { World } from './world.ts';
@@ -18,20 +19,27 @@ export class Process implements Clock, Scheduler {
   private clockBase = 0;
   private worldBase: number;
 
-  constructor(world: World) {
+  private readonly parent: Process | undefined;
+
+  constructor(world: World, parent?: Process) {
     this.world = world;
+    this.parent = parent;
     this.worldBase = world.nowMs();
     this.clockBase = this.worldBase;
   }
 
   get isAlive(): boolean {
-    return !this.hasEnded;
+    return !this.hasEnded && this.parent?.isAlive !== false;
   }
 
   /** Runs `task` now, when the process continues, or never. */
   run(task: () => void): void {
     if (this.hasEnded) return;
-    if (!this.isStopped) task();
+    if (this.parent !== undefined) {
+      this.parent.run(() => {
+        if (!this.hasEnded) task();
+      });
+    } else if (!this.isStopped) task();
     else if (this.backlog.push(task) > BACKLOG_MAX) throw new Error(`more than ${BACKLOG_MAX} tasks wait`);
   }
 
@@ -46,7 +54,7 @@ export class Process implements Clock, Scheduler {
 
   after(delayMs: number, task: () => void): Timer {
     let isCancelled = false;
-    const timer = this.enter(delayMs / this.rate, () => {
+    const timer = this.enter(delayMs / (this.parent ?? this).rate, () => {
       if (!isCancelled) task();
     });
     return {
@@ -58,6 +66,7 @@ export class Process implements Clock, Scheduler {
   }
 
   nowMs(): number {
+    if (this.parent !== undefined) return this.parent.nowMs();
     return this.clockBase + (this.world.nowMs() - this.worldBase) * this.rate;
   }
 

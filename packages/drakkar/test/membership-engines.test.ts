@@ -1,0 +1,7 @@
+/** The same suites again, on hosts with two engines each, of which the second has the shards: callers cannot tell. */
+import { TestCluster } from './support.ts';
+
+TestCluster.defaultEngines = 2;
+TestCluster.hasBallast = true;
+await import('./membership.test.ts');
+await import('./scenarios/membership.test.ts');
