@@ -23,6 +23,7 @@ const SIDE = 'sim';
 const SIDE_MAY_IMPORT: ReadonlySet<string> = new Set([
   'env/env.ts',
   'wire/slab.ts',
+  'rsm/codec.ts',
   'rsm/state-machine.ts',
   'transport/transport.ts',
   'transport/tcp.ts',
@@ -41,8 +42,8 @@ const INSPECT = 'inspect.ts';
 /** Throwing is everybody's: the error table is a leaf that imports nothing. */
 const LEAF = 'errors.ts';
 const OUTSIDE_WORLD = 'env/node/';
-/** `node:zlib` is there for its CRC-32: a pure function. */
-const NODE_IMPORTS: Readonly<Record<string, string>> = { 'wire/checksum.ts': 'node:zlib' };
+/** `node:zlib` is there for its CRC-32 and its zstd: pure functions. */
+const NODE_IMPORTS: Readonly<Record<string, string>> = { 'wire/checksum.ts': 'node:zlib', 'rsm/zstd.ts': 'node:zlib' };
 /** The real environment is chosen where hosts are opened, the one in memory where it is exported, and nowhere else. */
 const ENV_CHOICES: Readonly<Record<string, string>> = {
   'nodehost.ts': 'env/node/index.ts',

@@ -13,12 +13,19 @@ export async function requestSnapshot(
   waiter: Waiter,
 ): Promise<{ index: number }> {
   if (replica.settings.isWitness) throw replica.isWitnessOnly();
-  const { exportTo } = options;
+  const { exportTo, compactionOverhead: overhead, compactToIndex: toIndex } = options;
   if (exportTo !== undefined) {
     const { index } = await within(waiter, exportSnapshot(replica, exportTo), options, 'the export goes on');
     return { index };
   }
-  return { index: await within(waiter, replica.engine.snapshots.take(replica), options, 'the snapshot goes on') };
+  return {
+    index: await within(
+      waiter,
+      replica.engine.snapshots.take(replica, { overhead, toIndex }),
+      options,
+      'the snapshot goes on',
+    ),
+  };
 }
 
 /** See `NodeHost.transferLeader`. */

@@ -4,6 +4,9 @@ import {
   IN_MEMORY_LOG_BYTES_MIN,
   LOG_QUERY_BYTES_MAX,
   LOG_QUERY_ENTRIES_MAX,
+  SNAPSHOTS_AT_ONCE,
+  SNAPSHOTS_AT_ONCE_MAX,
+  SNAPSHOT_BYTES_PER_SECOND_MIN,
   WATCH_BUFFER_BYTES_MAX,
 } from './engine/limits.ts';
 import type { Env, Logger } from './env/env.ts';
@@ -11,6 +14,8 @@ import type { MemberRole } from './wire/config-change.ts';
 import { FORMAT_NEWEST, FORMAT_OLDEST, FORMAT_REHEARSAL, type FormatRange } from './wire/formats.ts';
 import { ADDRESS_MAX_BYTES, ENGINES_MAX, ENTRY_MAX_BYTES, FRAME_MAX_BYTES, MEMBERS_MAX } from './wire/limits.ts';
 import type { SlabPool } from './wire/slab.ts';
+import { CODEC_NAME_MAX, NO_COMPRESSION, isCodecName, type SnapshotCodec } from './rsm/codec.ts';
+import { IMAGE_BLOCK_BYTES } from './rsm/image.ts';
 import type { LogDb } from './wal/logdb.ts';
 import type { GossipOptions } from './registry/gossip.ts';
 import { META_MAX_BYTES, SEEDS_MAX } from './registry/limits.ts';
@@ -39,6 +44,19 @@ export interface NodeHostOptions {
   readonly maxSendQueueBytes?: number;
   /** Bytes received that wait for the log; above it no connection is read until half of them are written. Default 16 MiB, at least 1 MiB. */
   readonly maxReceiveQueueBytes?: number;
+  /**
+   * Bytes per second that all snapshots to other hosts together may take, at least 4 KiB; messages and entries are not counted and not held up.
+   * Default: no bound.
+   */
+  readonly maxSnapshotSendBytesPerSecond?: number;
+  /** The same for snapshots that come from other hosts. Default: no bound. */
+  readonly maxSnapshotReceiveBytesPerSecond?: number;
+  /** Snapshots that are sent at the same time, of all shards; the others wait for their turn. Default 16, at most 64. */
+  readonly maxSnapshotSends?: number;
+  /** Snapshots that are received and installed at the same time; the others wait for their turn. Default 16, at most 64. */
+  readonly maxSnapshotReceives?: number;
+  /** Codecs for snapshots besides zstd, by their names; see `snapshotCompression`. */
+  readonly snapshotCodecs?: readonly SnapshotCodec[];
   /** Hosts find one another by host id, so that their addresses may change: members are named by host ids then. */
   readonly gossip?: GossipOptions;
   /** Another way to find hosts by what members name them by. Instead of `gossip`. */
@@ -92,6 +110,13 @@ export interface ReplicaOptions {
   readonly quiesce?: boolean;
   /** A snapshot is taken automatically every so many applied entries; 0 for never. Default 100,000. */
   readonly snapshotEntries?: number;
+  /**
+   * What snapshots made here are compressed with, files and streams: 'zstd', which is built in, or the name of one of the host's `snapshotCodecs`.
+   * Every host of the shard must know it; which one it uses itself may differ. Default 'none'.
+   */
+  readonly snapshotCompression?: string;
+  /** Bytes of a snapshot that are compressed and checked as one. Default and most 256 KiB, at least 256 bytes. */
+  readonly snapshotBlockBytes?: number;
   /** Entries kept in the log behind a snapshot, for followers that lag a little. Default 10,000. */
   readonly compactionOverhead?: number;
   /**
@@ -118,6 +143,13 @@ export interface SnapshotOptions extends CallOptions {
    * compacted, and the copy is nobody's but yours.
    */
   readonly exportTo?: string;
+  /** Entries kept in the log behind this snapshot, in place of the replica's `compactionOverhead`. */
+  readonly compactionOverhead?: number;
+  /**
+   * The log goes up to this entry, or to the snapshot where that is less; instead of `compactionOverhead`. What was compacted before stays
+   * compacted. Followers that need what is gone are sent a snapshot.
+   */
+  readonly compactToIndex?: number;
 }
 
 /** Options of `propose`, of a host, a handle or a session. */
@@ -208,6 +240,15 @@ const isLogger: Rule = {
       (level) => typeof (value as Record<string, unknown>)[level] === 'function',
     ),
 };
+export const isCodecs: Rule = {
+  allowed: `codecs with a name each (1 to ${CODEC_NAME_MAX} of a-z, 0-9, -), compress and uncompress`,
+  accepts: (value) =>
+    Array.isArray(value) &&
+    value.every(
+      (codec: Partial<SnapshotCodec> | null) =>
+        isCodecName(codec?.name) && typeof codec?.compress === 'function' && typeof codec.uncompress === 'function',
+    ),
+};
 export const isMembers: Rule = {
   allowed: `replica ids from 1 with one distinct "host:port" or host id each, at most ${MEMBERS_MAX}`,
   accepts: (value) => {
@@ -254,10 +295,15 @@ const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
   timeoutMs: isInteger(1, 86_400_000),
   maxSendQueueBytes: isInteger(FRAME_MAX_BYTES, MAX_ID),
   maxReceiveQueueBytes: isInteger(1024 * 1024, MAX_ID),
+  maxSnapshotSendBytesPerSecond: isInteger(SNAPSHOT_BYTES_PER_SECOND_MIN, MAX_ID),
+  maxSnapshotReceiveBytesPerSecond: isInteger(SNAPSHOT_BYTES_PER_SECOND_MIN, MAX_ID),
+  maxSnapshotSends: isInteger(1, SNAPSHOTS_AT_ONCE_MAX),
+  maxSnapshotReceives: isInteger(1, SNAPSHOTS_AT_ONCE_MAX),
   hostId: {
     allowed: '32 lower-case hex digits',
     accepts: (value) => typeof value === 'string' && isHostId(value),
   },
+  snapshotCodecs: isCodecs,
   gossip: isObject,
   tls: isObject,
   newestFormat: {
@@ -288,6 +334,11 @@ const REPLICA_RULES: Record<keyof ReplicaOptions, Rule> = {
   checkQuorum: isBoolean,
   quiesce: isBoolean,
   snapshotEntries: isInteger(0, MAX_ID),
+  snapshotCompression: {
+    allowed: "'none', 'zstd' or the name of one of snapshotCodecs",
+    accepts: (value) => value === NO_COMPRESSION || isCodecName(value),
+  },
+  snapshotBlockBytes: isInteger(256, IMAGE_BLOCK_BYTES),
   compactionOverhead: isInteger(0, MAX_ID),
   maxInMemoryLogBytes: isInteger(IN_MEMORY_LOG_BYTES_MIN, MAX_ID),
   maxPayloadBytes: isInteger(1, ENTRY_MAX_BYTES),
@@ -360,7 +411,12 @@ function isRole(value: unknown): boolean {
   return value === 'voter' || value === 'non-voting' || value === 'witness';
 }
 
-const SNAPSHOT_RULES: Record<keyof SnapshotOptions, Rule> = { ...CALL_RULES, exportTo: isText };
+const SNAPSHOT_RULES: Record<keyof SnapshotOptions, Rule> = {
+  ...CALL_RULES,
+  exportTo: isText,
+  compactionOverhead: isInteger(0, MAX_ID),
+  compactToIndex: isInteger(0, MAX_ID),
+};
 
 const PROPOSE_RULES: Record<keyof ProposeOptions, Rule> = { ...CALL_RULES, onCommit: isFunction };
 
@@ -436,7 +492,7 @@ export function checkThreads(options: NodeHostOptions, threads: Env['threads']):
     );
   }
   if (threads.isInProcess) return;
-  for (const name of ['env', 'logDb', 'transport'] as const) {
+  for (const name of ['env', 'logDb', 'transport', 'snapshotCodecs'] as const) {
     if (options[name] === undefined) continue;
     throw new DrakkarError(
       'ERR_INVALID_OPTION',
@@ -480,6 +536,19 @@ export function checkCallOptions(what: string, options: CallOptions): void {
 
 export function checkSnapshotOptions(options: SnapshotOptions): void {
   check('requestSnapshot', options, SNAPSHOT_RULES);
+  const { compactionOverhead, compactToIndex, exportTo } = options;
+  if (compactionOverhead !== undefined && compactToIndex !== undefined) {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      'requestSnapshot: both compactionOverhead and compactToIndex are given; expected one',
+    );
+  }
+  if (exportTo !== undefined && (compactionOverhead ?? compactToIndex) !== undefined) {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      'requestSnapshot: exportTo is given with compactionOverhead or compactToIndex; expected none: an export compacts nothing',
+    );
+  }
 }
 
 export function checkProposeOptions(what: string, options: ProposeOptions): void {
@@ -539,6 +608,8 @@ export const DEFAULTS = {
   timeoutMs: 5000,
   maxSendQueueBytes: PEER_QUEUE_MAX_BYTES,
   maxReceiveQueueBytes: 16 * 1024 * 1024,
+  maxSnapshotSends: SNAPSHOTS_AT_ONCE,
+  maxSnapshotReceives: SNAPSHOTS_AT_ONCE,
   electionRtt: 50,
   heartbeatRtt: 5,
   snapshotEntries: 100_000,

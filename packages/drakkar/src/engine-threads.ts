@@ -35,6 +35,7 @@ const STAYS_HERE: ReadonlySet<string> = new Set<keyof NodeHostOptions>([
   'env',
   'logDb',
   'transport',
+  'snapshotCodecs',
 ]);
 
 export interface EngineThreadsOptions {

@@ -71,6 +71,7 @@ export const ERROR_TABLE = {
   ERR_LOG_COMPACTED: no,
   ERR_LOG_OUT_OF_RANGE: again,
   ERR_SNAPSHOT_CORRUPT: no,
+  ERR_SNAPSHOT_CODEC: no,
   ERR_LIMIT: again,
   // The wire.
   ERR_FRAME: no,

@@ -32,7 +32,7 @@ export interface HostParts {
 }
 
 /** What a simulated thread is given and a real one cannot be told. */
-export interface OwnOptions extends Pick<NodeHostOptions, 'logDb' | 'transport'> {
+export interface OwnOptions extends Pick<NodeHostOptions, 'logDb' | 'transport' | 'snapshotCodecs'> {
   readonly simulated: LocalEngines[];
 }
 export type OpenPart = (opening: ThreadOpening, own: OwnOptions) => Promise<ServedHost>;
@@ -100,11 +100,12 @@ function openThreads(parts: Assembled, count: number, openPart: OpenPart): Promi
   const { options, directory, registry, events, waiter, simulated } = parts;
   const { env, tickMs } = waiter;
   parts.security?.close(); // here they were only checked: every thread reads its certificates itself
-  const { logDb, transport } = options;
+  const { logDb, transport, snapshotCodecs } = options;
   const own: OwnOptions = {
     simulated,
     ...(logDb === undefined ? {} : { logDb }),
     ...(transport === undefined ? {} : { transport }),
+    ...(snapshotCodecs === undefined ? {} : { snapshotCodecs }),
   };
   return EngineThreads.open({
     env,

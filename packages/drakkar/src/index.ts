@@ -17,7 +17,15 @@ export type { MembershipInfo } from './engine/membership.ts';
 export type { MemberRole } from './wire/config-change.ts';
 export { DrakkarError, ERROR_TABLE, type AvailableRange, type ErrorCode, type Outcome } from './errors.ts';
 export { HOST_EVENTS, type HostEventMap, type HostEventName, type HostListener } from './events.ts';
-export type { FormatInfo, HostInfo, MemberProgress, PeerInfo, ShardInfo, StoppedShardInfo } from './info.ts';
+export type {
+  FormatInfo,
+  HostInfo,
+  MemberProgress,
+  PeerInfo,
+  ShardInfo,
+  SnapshotTraffic,
+  StoppedShardInfo,
+} from './info.ts';
 export { TRACE_CHANNELS, type TraceMessages } from './engine/trace.ts';
 export type { Leadership } from './engine/leader-watch.ts';
 export type { LogEntry, LogEntryKind } from './engine/log-entries.ts';
@@ -41,6 +49,7 @@ export type {
   StateMachineFactory,
   StateMachineKind,
 } from './rsm/state-machine.ts';
+export type { SnapshotCodec } from './rsm/codec.ts';
 export { Session } from './session.ts';
 export { ShardHandle } from './shard-handle.ts';
 export type {
@@ -66,6 +75,7 @@ export type { LogDb, LogSink, RecoveredShard, ReplicaPin, ShardState } from './w
 export { openWal, type WalOptions } from './wal/wal.ts';
 export type {
   HostIdentity,
+  ImageFrom,
   InboundSession,
   Peer,
   Resolve,

@@ -107,6 +107,15 @@ export interface FormatInfo {
   readonly written: number;
 }
 
+/** Snapshots on their way; see `maxSnapshotSends` and `maxSnapshotReceives`. */
+export interface SnapshotTraffic {
+  readonly sending: number;
+  /** Wait for their turn. */
+  readonly sendsWaiting: number;
+  readonly receiving: number;
+  readonly receivesWaiting: number;
+}
+
 export interface HostInfo {
   readonly hostId: string;
   readonly dir: string;
@@ -125,6 +134,7 @@ export interface HostInfo {
   readonly stopped: readonly StoppedShardInfo[];
   readonly peers: readonly PeerInfo[];
   readonly formats: FormatInfo;
+  readonly snapshots: SnapshotTraffic;
   /** Counters of the log, by name. */
   readonly log: Readonly<Record<string, number>>;
 }
@@ -255,6 +265,7 @@ export function mergeInfo(
     shards: shards.sort((a, b) => a.shardId - b.shardId),
     peers: [...peers.values()],
     formats: mergeFormats(identity, parts),
+    snapshots: mergeTraffic(parts),
     log,
   };
 }
@@ -285,7 +296,20 @@ function addPeer(peers: Map<string, PeerInfo>, peer: PeerInfo): void {
   });
 }
 
+function mergeTraffic(parts: readonly HostInfo[]): SnapshotTraffic {
+  const sum = (name: keyof SnapshotTraffic): number =>
+    parts.reduce((total, { snapshots }) => total + snapshots[name], 0);
+  return {
+    sending: sum('sending'),
+    sendsWaiting: sum('sendsWaiting'),
+    receiving: sum('receiving'),
+    receivesWaiting: sum('receivesWaiting'),
+  };
+}
+
 export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
+  const { sends } = engine.snapshots;
+  const receives = engine.arrivals.places;
   const ways = new Set<Peer>();
   for (const replica of engine.replicas.values()) {
     for (const peer of replica.peers) if (peer !== undefined) ways.add(peer);
@@ -314,6 +338,12 @@ export function describeHost(engine: Engine, identity: HostIdentity): HostInfo {
     })),
     peers: [...peers.values()],
     formats: { oldest: FORMAT_OLDEST, ...engine.formats.range, written: engine.outbound.format },
+    snapshots: {
+      sending: sends.takenCount,
+      sendsWaiting: sends.waitingCount,
+      receiving: receives.takenCount,
+      receivesWaiting: receives.waitingCount,
+    },
     log: { ...engine.log.counters, pendingBytes: engine.log.pendingBytes },
   };
 }

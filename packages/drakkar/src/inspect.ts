@@ -79,6 +79,11 @@ export class ReplicaView {
     return this.replica.raft.log.compactedIndex;
   }
 
+  /** Of the newest snapshot that is durable, or about to be recorded. */
+  get snapshotIndex(): number {
+    return this.replica.snapshotIndex;
+  }
+
   /** As applied here. The same object until it changes. */
   get membership(): Membership {
     return this.replica.membership;

@@ -16,6 +16,9 @@ import type { HostEvents } from './events.ts';
 import { describeHost, mergeInfo, type HostInfo } from './info.ts';
 import { loadFactory, moduleOf, type ModuleSpec, type StateMachineSource } from './machine-module.ts';
 import { mergeMetrics, renderMetrics } from './metrics.ts';
+import { NO_COMPRESSION, codecNamed, codecsOf, type Codecs } from './rsm/codec.ts';
+import { PLAIN } from './rsm/image.ts';
+import type { SnapshotLimits } from './engine/snapshots.ts';
 import type { StateMachineFactory } from './rsm/state-machine.ts';
 import type { Registry } from './registry/registry.ts';
 import type { ShardView } from './registry/shard-views.ts';
@@ -44,9 +47,11 @@ export class LocalEngines implements OwnReplicas {
   private readonly starting = new Set<Promise<void>>();
   private readonly stopping = new AbortController();
   private readonly context: EngineContext;
+  private readonly codecs: Codecs;
 
   constructor(context: EngineContext) {
     this.context = context;
+    this.codecs = codecsOf(context.options.snapshotCodecs);
     tellRegistry(context.registry, this, context.events);
   }
 
@@ -149,6 +154,9 @@ export class LocalEngines implements OwnReplicas {
     const module = isWitness ? undefined : moduleOf(machine);
     const factory = module === undefined ? (machine as StateMachineFactory) : await loadFactory(env, module);
     if (engine.failure !== undefined) throw engine.failure;
+    const { snapshotCompression = NO_COMPRESSION, snapshotBlockBytes } = options;
+    const codecs = this.codecs;
+    const codec = snapshotCompression === NO_COMPRESSION ? undefined : codecNamed(codecs, snapshotCompression);
     await startReplica(
       engine,
       {
@@ -166,6 +174,9 @@ export class LocalEngines implements OwnReplicas {
         snapshotEntries: options.snapshotEntries ?? DEFAULTS.snapshotEntries,
         compactionOverhead: options.compactionOverhead ?? DEFAULTS.compactionOverhead,
         snapshotsDir: engine.snapshotsDir,
+        codecs,
+        packing:
+          codec === undefined && snapshotBlockBytes === undefined ? PLAIN : { codec, blockBytes: snapshotBlockBytes },
         signal: this.stopping.signal,
       },
       factory,
@@ -340,6 +351,7 @@ async function openEngine(engines: LocalEngines, paths: EnginePaths): Promise<En
       events,
       tickMs,
       maxInboundBytes: options.maxReceiveQueueBytes ?? DEFAULTS.maxReceiveQueueBytes,
+      snapshotLimits: snapshotLimitsOf(options, directory.engines.length),
       trace,
       identity: directory.identity,
       formats,
@@ -356,6 +368,17 @@ async function openEngine(engines: LocalEngines, paths: EnginePaths): Promise<En
     await log.close();
     throw error;
   }
+}
+
+/** Each engine has its share of what the host may take. */
+function snapshotLimitsOf(options: NodeHostOptions, engines: number): SnapshotLimits {
+  const { maxSnapshotSends = DEFAULTS.maxSnapshotSends, maxSnapshotReceives = DEFAULTS.maxSnapshotReceives } = options;
+  return {
+    maxSendBytesPerSecond: (options.maxSnapshotSendBytesPerSecond ?? 0) / engines,
+    maxReceiveBytesPerSecond: (options.maxSnapshotReceiveBytesPerSecond ?? 0) / engines,
+    maxSends: Math.max(1, Math.floor(maxSnapshotSends / engines)),
+    maxReceives: Math.max(1, Math.floor(maxSnapshotReceives / engines)),
+  };
 }
 
 /** Engine 0 listens where the host does; the others at ports that it names to whoever dials. */

@@ -47,7 +47,16 @@ const HOST_GAUGES: Record<string, readonly [help: string, value: (engine: Engine
     'Entries committed and not applied here, of the shard that has most.',
     (_, replicas) => replicas.reduce((most, r) => Math.max(most, lagOf(r)), 0),
   ],
-  snapshots_sending: ['Snapshots on their way to others.', (engine) => engine.snapshots.sendingCount],
+  snapshots_sending: ['Snapshots on their way to others.', (engine) => engine.snapshots.sends.takenCount],
+  snapshot_sends_waiting: [
+    'Snapshots that wait for their turn to be sent.',
+    (engine) => engine.snapshots.sends.waitingCount,
+  ],
+  snapshots_receiving: ['Snapshots that are received or installed.', (engine) => engine.arrivals.places.takenCount],
+  snapshot_receives_waiting: [
+    'Offered snapshots that wait for their turn.',
+    (engine) => engine.arrivals.places.waitingCount,
+  ],
   shards_quiesced: ['Replicas that are silent.', (_, replicas) => count(replicas, (r) => r.raft.isQuiesced)],
   peers: ['Hosts that this one sends to.', (_, replicas) => peersOf(replicas).length],
   peers_connected: ['Of them, those connected.', (_, replicas) => count(peersOf(replicas), (p) => p.connected)],
@@ -132,6 +141,14 @@ export function renderMetrics(engine: Engine, events: HostEvents): string {
     engine.counters.diskStalls,
   );
   one('snapshots_failed_total', 'counter', 'Snapshots that could not be taken or sent.', snapshotsFailed);
+  const { snapshotsResumed, snapshotBytesNotSentAgain } = engine.counters;
+  one('snapshots_resumed_total', 'counter', 'Streams that went on where one had broken off.', snapshotsResumed);
+  one(
+    'snapshot_bytes_not_sent_again_total',
+    'counter',
+    'Bytes of snapshots that were here already when their streams went on.',
+    snapshotBytesNotSentAgain,
+  );
   for (const name of ['snapshotsAborted', 'snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk'] as const) {
     one(`${snake(name)}_total`, 'counter', 'Of snapshots: see docs/state-machines.md.', engine.counters[name]);
   }

@@ -343,7 +343,8 @@ export class NodeHost {
 
   /**
    * Takes a snapshot of this host's replica now, and compacts the log behind it. With `exportTo` it goes into that directory instead, whole
-   * and verified, for a backup or for `importSnapshot` of `drakkar/tools`; the log stays as it is.
+   * and verified, for a backup or for `importSnapshot` of `drakkar/tools`; the log stays as it is. When nothing was applied since the
+   * last snapshot, that one's index is given; its log is compacted further where `compactionOverhead` or `compactToIndex` say so.
    *
    * @throws ERR_INVALID_OPTION, ERR_SHARD_NOT_FOUND, ERR_SYSTEM_BUSY, ERR_DISK_FULL, ERR_DISK_FAILED, ERR_STATE_MACHINE, ERR_TIMEOUT,
    * ERR_ABORTED

@@ -24,6 +24,16 @@ const badHostOptions: [what: string, options: unknown, message: RegExp][] = [
   ['no address', { dir: 'd' }, /raftAddress is undefined; expected "host:port"/],
   ['an address without a port', { dir: 'd', raftAddress: 'localhost' }, /raftAddress is "localhost"/],
   ['a port out of range', { dir: 'd', raftAddress: 'a:70000' }, /raftAddress is "a:70000"/],
+  [
+    'a codec without a function',
+    { dir: 'd', raftAddress: 'a:1', snapshotCodecs: [{ name: 'snappy', compress: () => {} }] },
+    /snapshotCodecs is \[\{"name":"snappy"\}\]; expected codecs with a name each/,
+  ],
+  [
+    'less bandwidth than anything can arrive with',
+    { dir: 'd', raftAddress: 'a:1', maxSnapshotSendBytesPerSecond: 100 },
+    /maxSnapshotSendBytesPerSecond is 100; expected a whole number from 4096/,
+  ],
   ['a tick of zero', { dir: 'd', raftAddress: 'a:1', rttMs: 0 }, /rttMs is 0; expected a whole number from 1/],
   ['half a tick', { dir: 'd', raftAddress: 'a:1', rttMs: 1.5 }, /rttMs is 1.5/],
   ['a word for a number', { dir: 'd', raftAddress: 'a:1', timeoutMs: 'soon' }, /timeoutMs is "soon"/],

@@ -134,6 +134,41 @@ test('scenario 53: a follower that was away too long gets a snapshot and goes on
   await cluster.close();
 });
 
+test('requestSnapshot with an overhead or an index of its own: so much of the log goes, also behind a snapshot that is there', async () => {
+  const cluster = new TestCluster({ hosts: 1, replica: { electionRtt: 11, compactionOverhead: 1000 } });
+  await cluster.startAll();
+  const host = cluster.hosts.get(1)!;
+  const first = (): number => host.shardInfo(1).firstIndex;
+  for (let i = 0; i < 20; i++) await cluster.propose(1, 1, `line ${i}`);
+  const { index } = await cluster.settle(host.requestSnapshot(1));
+  assert.equal(first(), 1, 'the replica keeps more than there is');
+  assert.deepEqual(await cluster.settle(host.requestSnapshot(1, { compactionOverhead: 10 })), { index });
+  assert.equal(first(), index - 9);
+  await cluster.settle(host.requestSnapshot(1, { compactionOverhead: 15 }));
+  assert.equal(first(), index - 9, 'what is gone does not come back');
+  await cluster.settle(host.requestSnapshot(1, { compactToIndex: index - 5 }));
+  assert.equal(first(), index - 4);
+  await cluster.propose(1, 1, 'one more');
+  assert.deepEqual(await cluster.settle(host.requestSnapshot(1, { compactToIndex: index + 100 })), {
+    index: index + 1,
+  });
+  assert.equal(first(), index + 2, 'never beyond the snapshot');
+  for (const [options, message] of [
+    [{ compactionOverhead: 1, compactToIndex: 1 }, /both/],
+    [{ exportTo: 'x', compactToIndex: 1 }, /an export compacts nothing/],
+    [{ exportTo: 'x', compactionOverhead: 0 }, /an export compacts nothing/],
+    [{ compactionOverhead: -1 }, /compactionOverhead is -1/],
+  ] as const) {
+    await assert.rejects(cluster.settle(host.requestSnapshot(1, options)), { code: 'ERR_INVALID_OPTION', message });
+  }
+  cluster.losePower(1);
+  await cluster.open(1);
+  await cluster.startReplica(1, 1);
+  await cluster.ready(1);
+  assert.equal(cluster.lines(1, 1).length, 21);
+  await cluster.close();
+});
+
 test('scenario 61, 62: a session command is applied once, however often it is tried, and survives a snapshot', async () => {
   const cluster = new TestCluster();
   await cluster.startAll();

@@ -322,6 +322,7 @@ function status({ host, store }: HttpContext): object {
       ...(shard.state === 'running' ? { digest: host.hash(shard.shardId) } : {}),
     })),
     peers: info.peers,
+    snapshots: info.snapshots,
     formats: info.formats,
     log: info.log,
   };

@@ -351,6 +351,20 @@ export const PLANTS: readonly Plant[] = [
     kind: 'crash-points',
   },
   {
+    name: 'rest-of-a-snapshot-over-its-beginning',
+    file: 'rsm/image-file.ts',
+    from: 'writeChunk(file, chunk, offsetBytes + sizeBytes)',
+    to: 'writeChunk(file, chunk, sizeBytes)',
+    faults: ['snapshot-break', 'crash', 'forced-snapshot', 'slow-network'],
+  },
+  {
+    name: 'place-of-a-snapshot-not-given-back',
+    file: 'engine/arrivals.ts',
+    from: '    } finally {\n      leave();\n    }',
+    to: '    } finally {\n      void leave;\n    }',
+    faults: ['snapshot-break', 'crash', 'forced-snapshot', 'slow-network'],
+  },
+  {
     name: 'snapshot-offered-in-a-term-not-led',
     file: 'engine/snapshots.ts',
     from: 'header: SnapshotHeader = { shardId, from, to, term,',

@@ -8,6 +8,8 @@ import { UNKNOWN_MEMBERSHIP, initialMembership, type Membership } from '../wire/
 import type { RecoveredShard, ReplicaPin } from '../wal/logdb.ts';
 import { DEFAULT_MAX_INFLIGHT_BLOCKS, DEFAULT_MAX_INFLIGHT_BYTES, DEFAULT_MAX_SEND_BYTES } from '../raft/config.ts';
 import { Raft } from '../raft/raft.ts';
+import type { Codecs } from '../rsm/codec.ts';
+import type { Packing } from '../rsm/image.ts';
 import { Rsm } from '../rsm/rsm.ts';
 import { createWitnessMachine } from '../rsm/witness.ts';
 import { Snapshotter } from '../rsm/snapshotter.ts';
@@ -28,6 +30,8 @@ export interface ReplicaStart extends ReplicaSettings {
   readonly maxInMemoryLogBytes: number;
   readonly quiesce: boolean;
   readonly snapshotsDir: string;
+  readonly codecs: Codecs;
+  readonly packing: Packing;
   /** Aborted when the host closes. */
   readonly signal: AbortSignal;
 }
@@ -49,8 +53,9 @@ export async function startReplica(
   if (known?.failure !== undefined) {
     throw new DrakkarError('ERR_LOG_CORRUPT', known.failure.message, { cause: known.failure });
   }
+  const { codecs, packing } = start;
   const dir = `${start.snapshotsDir}/${start.shardId}`;
-  const snapshotter = new Snapshotter(engine.env.fs, dir);
+  const snapshotter = new Snapshotter(engine.env.fs, dir, codecs);
   const snapshotIndex = known?.state.snapshotIndex ?? 0;
   await snapshotter.processOrphans(snapshotIndex, origin.bootstrap);
   let stateMachine;
@@ -64,7 +69,7 @@ export async function startReplica(
   }
   const { shardId, replicaId } = start;
   const files = { fs: engine.env.fs, dir };
-  const rsm = new Rsm({ shardId, replicaId, stateMachine, membership: origin.initial, files });
+  const rsm = new Rsm({ shardId, replicaId, stateMachine, membership: origin.initial, files, codecs, packing });
   let replica: Replica;
   try {
     await restoreState(rsm, snapshotter, known, start.signal);
@@ -122,6 +127,7 @@ function addReplica(
   );
   connectMembers(engine, replica);
   engine.addReplica(replica, outbox);
+  engine.arrivals.forgetPartLater(replica);
   // The first record makes the shard known to the log; later ones are only written when something changes.
   if (known === undefined) replica.raft.saveState();
   return replica;

@@ -11,7 +11,8 @@ import type { BlockPlace } from '../wire/block-ref.ts';
 import * as quiesce from '../raft/quiesce.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
 import type { LogDb, LogSink, RecoveredShard } from '../wal/logdb.ts';
-import type { HostIdentity, InboundSession, Peer, SnapshotHeader, Transport } from '../transport/transport.ts';
+import type { HostIdentity, InboundSession, Peer, Transport } from '../transport/transport.ts';
+import { Arrivals } from './arrivals.ts';
 import { rolledBack } from './directory.ts';
 import type { EventSink } from './events.ts';
 import { Formats, type FormatDirectory, type OpenFormats } from './formats.ts';
@@ -35,7 +36,7 @@ import { giveUpWaiting } from './pressure.ts';
 import type { Replica } from './replica.ts';
 import type { ReplicaOutbox } from './replica-outbox.ts';
 import { reroute } from './reroute.ts';
-import { Snapshots } from './snapshots.ts';
+import { Snapshots, type SnapshotLimits } from './snapshots.ts';
 import { Stages } from './stages.ts';
 import { traceFlush, type Trace } from './trace.ts';
 import { Ticker } from './ticker.ts';
@@ -55,6 +56,7 @@ export interface EngineOptions {
   readonly tickMs: number;
   /** Bytes that wait for the log before connections are paused. */
   readonly maxInboundBytes: number;
+  readonly snapshotLimits: SnapshotLimits;
   readonly identity: HostIdentity;
   readonly trace: Trace;
   /** What it may read and write; the log looks at it, too. */
@@ -74,6 +76,9 @@ export interface EngineCounters {
   snapshotsFailed: number;
   /** Given up by their state machines. */
   snapshotsAborted: number;
+  /** Streams that began where an earlier one had broken off, and what they did not need to bring again. */
+  snapshotsResumed: number;
+  snapshotBytesNotSentAgain: number;
   /** Of on-disk state machines: records without an image, images streamed from a store, images given up once they were taken over. */
   snapshotsWithoutState: number;
   imagesStreamed: number;
@@ -109,6 +114,7 @@ export class Engine implements LogSink {
   readonly inbound: Inbound;
   readonly incarnations: Incarnations;
   readonly snapshots: Snapshots;
+  readonly arrivals: Arrivals;
   readonly transfers = new Transfers();
   readonly stages = new Stages();
   readonly trace: Trace;
@@ -126,6 +132,8 @@ export class Engine implements LogSink {
     messagesRefused: 0,
     snapshotsFailed: 0,
     snapshotsAborted: 0,
+    snapshotsResumed: 0,
+    snapshotBytesNotSentAgain: 0,
     snapshotsWithoutState: 0,
     imagesStreamed: 0,
     imagesShrunk: 0,
@@ -194,7 +202,8 @@ export class Engine implements LogSink {
     this.parked = new Map(options.log.recovered);
     this.inbound = new Inbound(this);
     this.incarnations = new Incarnations(this);
-    this.snapshots = new Snapshots(this);
+    this.snapshots = new Snapshots(this, options.snapshotLimits);
+    this.arrivals = new Arrivals(this, options.snapshotLimits);
   }
 
   async start(): Promise<void> {
@@ -213,7 +222,7 @@ export class Engine implements LogSink {
       onPeerDown: (peer) => this.peerDown(peer),
       onRoutes: (address, shardIds) => reroute(this, address, shardIds),
       onConnection: (address, isSnapshot, error) => this.connectionChanged(address, isSnapshot, error),
-      onSnapshot: (from, header, chunks, signal) => this.onSnapshot(from, header, chunks, signal),
+      onSnapshot: (...offer) => this.arrivals.receive(...offer),
     });
     this.ticker.start();
   }
@@ -578,15 +587,6 @@ export class Engine implements LogSink {
       this.pausedSessions.add(from);
       from.pause();
     }
-  }
-
-  private onSnapshot(
-    from: HostIdentity,
-    header: SnapshotHeader,
-    chunks: AsyncIterable<Uint8Array>,
-    signal: AbortSignal,
-  ): Promise<void> {
-    return this.snapshots.receive(from, header, chunks, signal);
   }
 
   private peerUp(peer: Peer): void {

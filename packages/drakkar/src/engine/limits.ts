@@ -25,6 +25,21 @@ export const APPLY_SLICE_ENTRIES = 2048;
 export const READ_AHEAD_BYTES = 2 * 1024 * 1024;
 /** Wait before a follower that could not take a snapshot is offered one again. */
 export const SNAPSHOT_RETRY_MS = 1000;
+/** Snapshots at once, each way: as set, and at most. */
+export const SNAPSHOTS_AT_ONCE = 16;
+export const SNAPSHOTS_AT_ONCE_MAX = 64;
+/** Snapshots that wait for their turn to be sent; those beyond are tried again later. A host may lead thousands of shards. */
+export const SNAPSHOT_SENDS_WAITING_MAX = 4096;
+/** Offered snapshots that wait for their turn; each costs a connection. */
+export const SNAPSHOT_RECEIVES_WAITING_MAX = 64;
+/** What a broken stream left is kept so long for its rest. */
+export const SNAPSHOT_PART_KEEP_MS = 3_600_000;
+/** Least bandwidth that snapshots may be given: below it nothing would ever arrive. */
+export const SNAPSHOT_BYTES_PER_SECOND_MIN = 4 * 1024;
+/** Bandwidth that was not used may be used up to so much later. */
+export const BANDWIDTH_BURST_MS = 100;
+/** So many streams can share a bound without one of them standing still for more than some seconds. */
+export const BANDWIDTH_PIECES_PER_SECOND = 64;
 /** Replicas that one replica listens to and does not know as members yet. */
 export const STRANGERS_MAX = 30;
 /** Ticks that the way to a host stays open which is no member's and was heard of. */

@@ -18,7 +18,7 @@ export async function exportSnapshot(replica: Replica, dir: string): Promise<Exp
   try {
     const image = await captureNow(replica);
     try {
-      const exported = await writeExport(engine.env.fs, dir, replicaId, image.chunks);
+      const exported = await writeExport(engine.env.fs, dir, replicaId, image.chunks, rsm.codecs);
       engine.events.emit('snapshotExported', { shardId, replicaId, index: exported.index, dir });
       return exported;
     } finally {

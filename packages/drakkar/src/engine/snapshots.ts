@@ -1,20 +1,24 @@
 /**
- * Snapshots of all shards of an engine: taken, sent to those who need one, received, installed. The order on disk is the
+ * Snapshots of all shards of an engine: taken, and sent to those who need one (`arrivals.ts` has those that come). The order on disk is the
  * whole safety: image durable, then its record, only then older entries and images go (fault F14).
  */
 import { DrakkarError, diskErrorOf } from '../errors.ts';
-import { capture, imageWithoutState, readImage, sync, type Capture } from '../rsm/captures.ts';
-import { meansHost } from '../transport/target.ts';
-import { SIZE_UNKNOWN, type HostIdentity, type Peer, type SnapshotHeader } from '../transport/transport.ts';
-import { isKnown, type Membership } from '../wire/membership.ts';
+import { capture, imageWithoutState, sync, type Capture } from '../rsm/captures.ts';
+import { SIZE_UNKNOWN, type ImageFrom, type Peer, type SnapshotHeader } from '../transport/transport.ts';
+import type { OpenedImage } from '../rsm/snapshotter.ts';
+import { isKnown } from '../wire/membership.ts';
 import { imageForWitness } from '../rsm/witness.ts';
+import { Bandwidth } from './bandwidth.ts';
 import type { Engine } from './engine.ts';
-import { SNAPSHOT_RETRY_MS } from './limits.ts';
-import { connectMembers, followMembership, notMember } from './membership.ts';
+import { SNAPSHOT_RETRY_MS, SNAPSHOT_SENDS_WAITING_MAX } from './limits.ts';
+import { notMember } from './membership.ts';
+import { Places } from './places.ts';
 import type { Replica } from './replica.ts';
 
 interface Streamable extends Capture {
   readonly imageBytes: number;
+  /** Of an image that can be sent from any byte on. */
+  readonly again: Pick<OpenedImage, 'digest' | 'from'> | undefined;
 }
 
 /** A stream under way. */
@@ -26,19 +30,36 @@ interface Sending {
   readonly aborting: AbortController;
 }
 
+/** What snapshots on their way may take of a host. Bytes per second: 0 for no bound. */
+export interface SnapshotLimits {
+  readonly maxSendBytesPerSecond: number;
+  readonly maxReceiveBytesPerSecond: number;
+  readonly maxSends: number;
+  readonly maxReceives: number;
+}
+
+/** How much of the log goes with a snapshot; as the replica's settings say, unless one of the two does. */
+export interface Compaction {
+  /** Entries kept behind the snapshot. */
+  readonly overhead?: number | undefined;
+  /** The last entry that goes, never one behind the snapshot. */
+  readonly toIndex?: number | undefined;
+}
+
 export class Snapshots {
+  /** Whose turn it is; the others wait. */
+  readonly sends: Places;
   private readonly engine: Engine;
+  private readonly sendBandwidth: Bandwidth;
   /** On-disk state machines are asked for one image at a time. */
   private readonly streaming = new Set<Replica>();
   /** Streams under way, by shard and target, so that the core's repeated wish starts only one. */
   private readonly sending = new Map<string, Sending>();
 
-  constructor(engine: Engine) {
+  constructor(engine: Engine, limits: SnapshotLimits) {
     this.engine = engine;
-  }
-
-  get sendingCount(): number {
-    return this.sending.size;
+    this.sends = new Places('snapshots to be sent', limits.maxSends, SNAPSHOT_SENDS_WAITING_MAX);
+    this.sendBandwidth = new Bandwidth(engine.env, limits.maxSendBytesPerSecond);
   }
 
   /** After an apply: starts an automatic snapshot when enough entries came since the last. */
@@ -51,8 +72,8 @@ export class Snapshots {
     this.take(replica).catch((error: unknown) => this.reportFailure(replica, error));
   }
 
-  /** Takes a snapshot now; gives its index, also when nothing was applied since the last one. */
-  async take(replica: Replica): Promise<number> {
+  /** Takes a snapshot now; gives its index, also when nothing was applied since the last one: then only the log is compacted, if that is asked for. */
+  async take(replica: Replica, compaction: Compaction = {}): Promise<number> {
     if (replica.status !== 'running') throw replica.unavailable();
     if (replica.isSnapshotting || replica.isRestoring || replica.rsm.busy) {
       throw new DrakkarError('ERR_SYSTEM_BUSY', `a snapshot of shard ${replica.shardId} is under way; try again later`);
@@ -60,14 +81,14 @@ export class Snapshots {
     if (!isKnown(replica.membership)) throw notMember(replica) ?? replica.unavailable();
     replica.isSnapshotting = true;
     try {
-      if (replica.rsm.isOnDisk) return await this.takeWithoutState(replica);
-      if (replica.rsm.appliedIndex === replica.snapshotIndex) return replica.snapshotIndex;
+      if (replica.rsm.isOnDisk) return await this.takeWithoutState(replica, compaction);
+      if (replica.rsm.appliedIndex === replica.snapshotIndex) return this.compactAgain(replica, compaction);
       const image = capture(replica.rsm, replica.stopSignal);
       const { index, term } = image;
       try {
         await replica.snapshotter.save(index, image.chunks);
         if (replica.status !== 'running') throw replica.unavailable();
-        await this.record(replica, index, term);
+        await this.record(replica, index, term, compaction);
       } finally {
         await image.release();
       }
@@ -82,7 +103,7 @@ export class Snapshots {
   }
 
   /** On-disk: what is stored is made durable and recorded, with no image; then the log may go (fault F15). */
-  private async takeWithoutState(replica: Replica): Promise<number> {
+  private async takeWithoutState(replica: Replica, compaction: Compaction): Promise<number> {
     const { rsm, shardId } = replica;
     const release = await rsm.gate.hold();
     let index: number;
@@ -91,7 +112,7 @@ export class Snapshots {
       if (replica.status !== 'running') throw replica.unavailable();
       index = rsm.appliedIndex;
       term = rsm.appliedTerm;
-      if (index <= replica.snapshotIndex || rsm.isReplaying) return replica.snapshotIndex;
+      if (index <= replica.snapshotIndex || rsm.isReplaying) return this.compactAgain(replica, compaction);
       await rsm.storeIndex();
       await sync(rsm);
     } finally {
@@ -101,32 +122,41 @@ export class Snapshots {
     await replica.snapshotter.save(index, imageWithoutState({ shardId, index, term }, rsm.membership));
     if (replica.status !== 'running') throw replica.unavailable();
     this.engine.counters.snapshotsWithoutState++;
-    await this.record(replica, index, term);
+    await this.record(replica, index, term, compaction);
     return index;
   }
 
   /** Records a durable image, waits until the record is durable, then gives up what it replaces. */
-  private async record(replica: Replica, index: number, term: number): Promise<void> {
+  private async record(replica: Replica, index: number, term: number, compaction: Compaction = {}): Promise<void> {
     replica.snapshotIndex = index;
     replica.snapshotTerm = term;
     replica.raft.saveState();
     await this.engine.whenDurable(replica, replica.raft.writeNumber);
-    const compactTo = index - replica.settings.compactionOverhead;
-    if (compactTo > replica.raft.log.compactedIndex) {
-      replica.raft.compact(compactTo);
-      replica.raft.saveState(); // the log learns from the record what it may free
-      this.engine.events.emit('logCompacted', {
-        shardId: replica.shardId,
-        replicaId: replica.replicaId,
-        index: compactTo,
-      });
-    }
+    this.compact(replica, index, compaction);
     await this.retain(replica, index);
     this.engine.events.emit('snapshotCreated', { shardId: replica.shardId, replicaId: replica.replicaId, index });
   }
 
+  /** Behind the durable snapshot at `index`. */
+  private compact(replica: Replica, index: number, { overhead, toIndex }: Compaction): void {
+    const { shardId, replicaId, raft, settings } = replica;
+    const compactTo = Math.min(index, toIndex ?? index - (overhead ?? settings.compactionOverhead));
+    if (compactTo <= raft.log.compactedIndex) return;
+    raft.compact(compactTo);
+    raft.saveState(); // the log learns from the record what it may free
+    this.engine.events.emit('logCompacted', { shardId, replicaId, index: compactTo });
+  }
+
+  /** The newest snapshot is as good as another one. */
+  private compactAgain(replica: Replica, compaction: Compaction): number {
+    const { snapshotIndex } = replica;
+    const isAsked = compaction.overhead !== undefined || compaction.toIndex !== undefined;
+    if (isAsked && snapshotIndex > 0) this.compact(replica, snapshotIndex, compaction);
+    return snapshotIndex;
+  }
+
   /** Older images go, but for the one before. */
-  private async retain(replica: Replica, newest: number): Promise<void> {
+  async retain(replica: Replica, newest: number): Promise<void> {
     const { shardId, replicaId } = replica;
     for (const index of await replica.snapshotter.retain(newest))
       this.engine.events.emit('snapshotCompacted', { shardId, replicaId, index });
@@ -165,19 +195,33 @@ export class Snapshots {
     const aborting = new AbortController();
     this.sending.set(key, { term, peer, startCounter: peer.identity?.startCounter, aborting });
     let index = replica.snapshotIndex;
+    let hasBegun = false;
     const sent = { shardId: replica.shardId, replicaId: replica.replicaId, to, index };
-    this.engine.events.emit('snapshotSendStarted', sent);
-    const run = async (): Promise<void> => {
+    const stream = async (signal: AbortSignal): Promise<void> => {
       const { shardId, replicaId: from } = replica;
-      const signal = AbortSignal.any([replica.stopSignal, aborting.signal]);
       const image = await this.imageFor(replica, to);
       index = image.index;
-      const { imageBytes } = image;
+      const { imageBytes, again } = image;
       const header: SnapshotHeader = { shardId, from, to, term, index, indexTerm: image.term, imageBytes };
+      const offer = again === undefined ? header : { ...header, imageDigest: again.digest };
+      const rest: ImageFrom | undefined =
+        again && ((offsetBytes) => this.sendBandwidth.pace(again.from(offsetBytes), signal));
       try {
-        await this.engine.transport.sendSnapshot(peer.address, header, image.chunks, signal);
+        const chunks = this.sendBandwidth.pace(image.chunks, signal);
+        await this.engine.transport.sendSnapshot(peer.address, offer, chunks, signal, rest);
       } finally {
         await image.release();
+      }
+    };
+    const run = async (): Promise<void> => {
+      const signal = AbortSignal.any([replica.stopSignal, aborting.signal]);
+      const leave = await this.sends.enter(signal);
+      try {
+        hasBegun = true;
+        this.engine.events.emit('snapshotSendStarted', sent);
+        await stream(signal);
+      } finally {
+        leave();
       }
     };
     run().then(
@@ -188,9 +232,11 @@ export class Snapshots {
       },
       (error: unknown) => {
         this.failOn(replica, error);
-        this.engine.counters.snapshotsFailed++;
-        this.engine.env.logger.warn({ shardId: replica.shardId, to, err: error }, 'sending a snapshot failed');
-        this.engine.events.emit('snapshotSendAborted', { ...sent, error: sendErrorOf(error, to) });
+        if (hasBegun) {
+          this.engine.counters.snapshotsFailed++;
+          this.engine.env.logger.warn({ shardId: replica.shardId, to, err: error }, 'sending a snapshot failed');
+          this.engine.events.emit('snapshotSendAborted', { ...sent, error: sendErrorOf(error, to) });
+        }
         this.engine.env.scheduler.after(SNAPSHOT_RETRY_MS, () => {
           this.sending.delete(key);
           this.report(replica, to, false, index);
@@ -209,16 +255,23 @@ export class Snapshots {
   private async imageFor(replica: Replica, to: number): Promise<Streamable> {
     if (replica.membership.witnesses.has(to)) {
       const recorded = await this.openRecorded(replica);
-      const { sizeBytes: imageBytes, chunks } = await imageForWitness(recorded.chunks);
-      return { ...recorded, chunks, imageBytes };
+      try {
+        const { sizeBytes: imageBytes, chunks } = await imageForWitness(recorded.chunks, replica.rsm.codecs);
+        return { ...recorded, chunks, imageBytes, again: undefined };
+      } catch (error) {
+        await recorded.release();
+        throw error;
+      }
     }
     return replica.rsm.isOnDisk ? this.captureStream(replica) : this.openRecorded(replica);
   }
 
   private async openRecorded(replica: Replica): Promise<Streamable> {
     const { snapshotIndex: index, snapshotTerm: term } = replica;
-    const { chunks, sizeBytes: imageBytes } = await replica.snapshotter.open(index);
-    return { index, term, chunks, imageBytes, release: async () => {} };
+    const opened = await replica.snapshotter.open(index);
+    const { chunks, sizeBytes: imageBytes } = opened;
+    // Also when nobody came to read any of it: else it would be kept for ever.
+    return { index, term, chunks, imageBytes, again: opened, release: async () => opened.release() };
   }
 
   /** On-disk: the state between two updates, straight from the store; its size is not known. */
@@ -239,7 +292,7 @@ export class Snapshots {
           this.streaming.delete(replica);
           return image.release();
         };
-        return { ...image, imageBytes: SIZE_UNKNOWN, release };
+        return { ...image, imageBytes: SIZE_UNKNOWN, again: undefined, release };
       } finally {
         letGo();
         this.engine.markReady(replica);
@@ -254,110 +307,6 @@ export class Snapshots {
     if (replica.status !== 'running') return;
     replica.raft.reportSnapshot(to, ok, index);
     this.engine.markReady(replica);
-  }
-
-  /** A snapshot arrives: received whole and verified, then installed. Rejecting tells the sender. */
-  async receive(
-    from: HostIdentity,
-    header: SnapshotHeader,
-    chunks: AsyncIterable<Uint8Array>,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const replica = this.engine.replicas.get(header.shardId);
-    if (replica === undefined || replica.replicaId !== header.to) {
-      throw new DrakkarError('ERR_SHARD_NOT_FOUND', `replica ${header.to} of shard ${header.shardId} is not here`);
-    }
-    if (replica.status !== 'running') throw replica.unavailable();
-    const isMember = replica.raft.memberOf(header.from) !== undefined;
-    const isHere = isMember
-      ? meansHost(replica.peerOf(header.from)?.address ?? '', from)
-      : header.term >= replica.raft.term && this.engine.incarnations.admitsStranger(replica, header.from, from);
-    if (!isHere) {
-      throw new DrakkarError('ERR_PEER_REFUSED', `replica ${header.from} does not live at ${from.raftAddress}`);
-    }
-    const { raft } = replica;
-    if (header.index <= raft.commitIndex || !raft.admitSnapshot(header.term, header.from)) {
-      throw new DrakkarError('ERR_REJECTED', 'the snapshot is older than what this replica has');
-    }
-    if (replica.isSnapshotting || replica.isRestoring) {
-      throw new DrakkarError('ERR_SYSTEM_BUSY', 'another snapshot of this shard is under way');
-    }
-    replica.isSnapshotting = true;
-    try {
-      const either = AbortSignal.any([signal, replica.stopSignal]);
-      await replica.snapshotter.receive(header.index, header.indexTerm, chunks, either);
-      this.engine.events.emit('snapshotReceived', {
-        shardId: replica.shardId,
-        replicaId: replica.replicaId,
-        index: header.index,
-        from: header.from,
-      });
-      if (replica.status !== 'running') throw replica.unavailable();
-      await this.install(replica, header);
-    } finally {
-      replica.isSnapshotting = false;
-      this.engine.markReady(replica);
-    }
-  }
-
-  private async install(replica: Replica, header: SnapshotHeader): Promise<void> {
-    const { raft, rsm } = replica;
-    // While the image streamed, the log may have caught up by itself.
-    if (header.index <= raft.commitIndex || !raft.admitSnapshot(header.term, header.from)) {
-      throw new DrakkarError('ERR_REJECTED', 'the snapshot came too late');
-    }
-    replica.isRestoring = raft.isInstalling = true;
-    const release = await rsm.gate.hold();
-    try {
-      const image = await readImage(rsm, (await replica.snapshotter.open(header.index)).chunks);
-      if (!image.hasState) throw new DrakkarError('ERR_SNAPSHOT_CORRUPT', 'the snapshot holds no state');
-      // A crash while a store takes the image over must find it named by the log (fault F15).
-      if (rsm.isOnDisk) {
-        this.takeOver(replica, header, image.membership);
-        await this.engine.whenDurable(replica, raft.writeNumber);
-        if (replica.status !== 'running') throw replica.unavailable();
-      }
-      await image.recover(replica.stopSignal);
-      if (replica.status !== 'running') throw replica.unavailable();
-      if (rsm.isOnDisk) await this.shrink(replica, header);
-      else this.takeOver(replica, header, image.membership);
-      followMembership(this.engine, replica);
-    } catch (cause) {
-      const error = diskErrorOf(cause, `the snapshot at ${header.index}`);
-      // The state machine may hold half an image: nothing may be applied to it or read from it any more.
-      if (replica.status === 'running') this.engine.failReplica(replica, error);
-      throw error;
-    } finally {
-      release();
-      replica.isRestoring = raft.isInstalling = false;
-    }
-    await this.engine.whenDurable(replica, raft.writeNumber);
-    await this.retain(replica, header.index);
-    this.engine.events.emit('snapshotRecovered', {
-      shardId: replica.shardId,
-      replicaId: replica.replicaId,
-      index: header.index,
-    });
-  }
-
-  /** The log begins behind the image from now on. Nothing is applied or read until the state machine has come there, too. */
-  private takeOver(replica: Replica, header: SnapshotHeader, membership: Membership): void {
-    const { raft } = replica;
-    if (replica.status !== 'running') throw replica.unavailable();
-    replica.snapshotIndex = header.index;
-    replica.snapshotTerm = header.indexTerm;
-    // Meanwhile the log may have come there by itself; the record says what is on the disk all the same.
-    if (!raft.restore(header.index, header.indexTerm, membership)) raft.saveState();
-    raft.applied(header.index);
-    connectMembers(this.engine, replica);
-  }
-
-  /** The store has what was in the image. */
-  private async shrink(replica: Replica, header: SnapshotHeader): Promise<void> {
-    const { shardId, rsm } = replica;
-    const info = { shardId, index: header.index, term: header.indexTerm };
-    await replica.snapshotter.save(header.index, imageWithoutState(info, rsm.membership));
-    this.engine.counters.imagesShrunk++;
   }
 }
 

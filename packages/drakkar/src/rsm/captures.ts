@@ -13,6 +13,7 @@ import {
   SectionReader,
   encodeImage,
   encodeSection,
+  type ImageHeader,
   type ImageInfo,
 } from './image.ts';
 import type { Rsm } from './rsm.ts';
@@ -87,7 +88,7 @@ export function capture(rsm: Rsm, signal: AbortSignal): Capture {
   return {
     index,
     term,
-    chunks: encodeImage({ shardId, index, term, flags }, payload()),
+    chunks: encodeImage({ shardId, index, term, flags }, payload(), rsm.packing),
     release: () => (releasing ??= release()),
   };
 }
@@ -99,7 +100,7 @@ export function imageWithoutState(info: Omit<ImageInfo, 'flags'>, membership: Me
 }
 
 export interface ReadImage {
-  readonly info: Required<ImageInfo>;
+  readonly info: ImageHeader;
   readonly membership: Membership;
   readonly hasState: boolean;
   /** A store gives way to it, also a newer one. */
@@ -112,7 +113,7 @@ export interface ReadImage {
 
 /** Reads what an image says of itself. Throws `ERR_SNAPSHOT_CORRUPT`. */
 export async function readImage(rsm: Rsm, chunks: AsyncIterable<Uint8Array>): Promise<ReadImage> {
-  const reader = new ImageReader(chunks);
+  const reader = new ImageReader(chunks, rsm.codecs);
   const info = await reader.header();
   if (info.shardId !== rsm.shardId) {
     throw new DrakkarError('ERR_SNAPSHOT_CORRUPT', `the snapshot is of shard ${info.shardId}, not ${rsm.shardId}`);
@@ -145,7 +146,7 @@ export async function readImage(rsm: Rsm, chunks: AsyncIterable<Uint8Array>): Pr
 
 async function recover(
   rsm: Rsm,
-  info: Required<ImageInfo>,
+  info: ImageHeader,
   sections: SectionReader,
   sessions: Sessions,
   signal: AbortSignal,

@@ -9,6 +9,7 @@ import { DrakkarError, diskErrorOf } from '../errors.ts';
 import type { FileSystem } from '../env/env.ts';
 import { checksum } from '../wire/checksum.ts';
 import { decodeMembership, type Membership } from '../wire/membership.ts';
+import { BUILT_IN_CODECS, type Codecs } from './codec.ts';
 import { ImageReader, SectionReader, type ImageInfo } from './image.ts';
 import { readFileChunks, writeFileChunks } from './image-file.ts';
 
@@ -40,6 +41,7 @@ export async function writeExport(
   dir: string,
   replicaId: number,
   image: AsyncIterable<Uint8Array>,
+  codecs: Codecs = BUILT_IN_CODECS,
 ): Promise<ExportedSnapshot> {
   try {
     await fs.makeDirectory(dir);
@@ -49,7 +51,7 @@ export async function writeExport(
     const path = `${dir}/${IMAGE_FILE}`;
     try {
       const written = await writeFileChunks(fs, path, image);
-      const { info, membership } = await readImage(fs, path);
+      const { info, membership } = await readImage(fs, path, codecs);
       const exported: ExportedSnapshot = {
         ...info,
         replicaId,
@@ -58,7 +60,7 @@ export async function writeExport(
         imageChecksum: written.checksum,
       };
       await writeMetadata(fs, dir, { format: EXPORT_FORMAT, ...exported });
-      return await verifyExport(fs, dir);
+      return await verifyExport(fs, dir, codecs);
     } catch (error) {
       for (const name of [METADATA_FILE, `${METADATA_FILE}.new`, IMAGE_FILE])
         await fs.remove(`${dir}/${name}`).catch(() => {});
@@ -79,7 +81,11 @@ async function writeMetadata(fs: FileSystem, dir: string, metadata: Metadata): P
 }
 
 /** Reads an exported snapshot to its end. Throws `ERR_SNAPSHOT_CORRUPT`, or `ERR_DIR_FORMAT` for one of a newer version. */
-export async function verifyExport(fs: FileSystem, dir: string): Promise<ExportedSnapshot> {
+export async function verifyExport(
+  fs: FileSystem,
+  dir: string,
+  codecs: Codecs = BUILT_IN_CODECS,
+): Promise<ExportedSnapshot> {
   try {
     const metadata = await readMetadata(fs, dir);
     const path = `${dir}/${IMAGE_FILE}`;
@@ -93,7 +99,7 @@ export async function verifyExport(fs: FileSystem, dir: string): Promise<Exporte
     if (sizeBytes !== metadata.imageBytes)
       throw corrupt(dir, `${IMAGE_FILE} has ${sizeBytes} bytes, not ${metadata.imageBytes}`);
     if (digest !== metadata.imageChecksum) throw corrupt(dir, `the checksum of ${IMAGE_FILE} is wrong`);
-    const { info, membership } = await readImage(fs, path);
+    const { info, membership } = await readImage(fs, path, codecs);
     const isOf = { ...info, ...describeMembership(membership) };
     for (const [field, value] of Object.entries(isOf)) {
       if (JSON.stringify(value) !== JSON.stringify(metadata[field as keyof Metadata]))
@@ -111,8 +117,9 @@ export async function* exportedPayload(
   fs: FileSystem,
   dir: string,
   membership: Uint8Array,
+  codecs: Codecs = BUILT_IN_CODECS,
 ): AsyncGenerator<Uint8Array> {
-  const reader = new ImageReader(readFileChunks(fs, `${dir}/${IMAGE_FILE}`));
+  const reader = new ImageReader(readFileChunks(fs, `${dir}/${IMAGE_FILE}`), codecs);
   await reader.header();
   const sections = new SectionReader(reader.payload());
   await sections.section();
@@ -120,8 +127,12 @@ export async function* exportedPayload(
   yield* sections.rest();
 }
 
-async function readImage(fs: FileSystem, path: string): Promise<{ info: ImageInfo; membership: Membership }> {
-  const reader = new ImageReader(readFileChunks(fs, path));
+async function readImage(
+  fs: FileSystem,
+  path: string,
+  codecs: Codecs,
+): Promise<{ info: ImageInfo; membership: Membership }> {
+  const reader = new ImageReader(readFileChunks(fs, path), codecs);
   const info = await reader.header();
   const sections = new SectionReader(reader.payload());
   const membership = decodeMembership(await sections.section());

@@ -11,18 +11,23 @@ export interface WrittenFile {
   readonly checksum: number;
 }
 
-/** Makes `path`, which must not exist, durable with all that `chunks` give. Its name is durable when its directory is. */
+/**
+ * Makes `path` durable with all that `chunks` give. Its name is durable when its directory is. It must not exist, unless there is an offset: then the file keeps
+ * its bytes up to there, and what is told of it is of what follows.
+ */
 export async function writeFileChunks(
   fs: FileSystem,
   path: string,
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  offsetBytes = 0,
 ): Promise<WrittenFile> {
-  const file = await fs.open(path, 'create');
+  const file = await fs.open(path, offsetBytes === 0 ? 'create' : 'write');
   try {
+    if (offsetBytes > 0) await file.truncate(offsetBytes);
     let sizeBytes = 0;
     let digest = 0;
     for await (const chunk of chunks) {
-      await writeChunk(file, chunk, sizeBytes);
+      await writeChunk(file, chunk, offsetBytes + sizeBytes);
       sizeBytes += chunk.length;
       digest = checksum(chunk, digest);
     }
@@ -33,10 +38,10 @@ export async function writeFileChunks(
   }
 }
 
-export async function* readFileChunks(fs: FileSystem, path: string): AsyncGenerator<Uint8Array> {
+export async function* readFileChunks(fs: FileSystem, path: string, offsetBytes = 0): AsyncGenerator<Uint8Array> {
   const file = await fs.open(path, 'read');
   try {
-    for (let at = 0; ; ) {
+    for (let at = offsetBytes; ; ) {
       const chunk = new Uint8Array(READ_BYTES);
       const count = await file.read(chunk, 0, READ_BYTES, at);
       if (count > 0) yield chunk.subarray(0, count);

@@ -26,8 +26,10 @@ import { encodeMembership, isKnown, type Membership } from '../wire/membership.t
 import { getU53 } from '../wire/number.ts';
 import { ApplyStatus, type ApplySink } from './apply-sink.ts';
 import { capture, readImage } from './captures.ts';
+import { BUILT_IN_CODECS, type Codecs } from './codec.ts';
 import { BATCH_MAX, BatchCursor, EntryBatch } from './entries.ts';
 import { Gate } from './gate.ts';
+import { PLAIN, type Packing } from './image.ts';
 import { changeMembership } from './membership.ts';
 import type { Session } from './session.ts';
 import { SESSIONS_MAX, Sessions } from './sessions.ts';
@@ -42,6 +44,10 @@ export interface RsmOptions {
   readonly maxSessions?: number;
   /** Where the files of snapshots are, and a directory for those that are copied out of images. */
   readonly files?: { readonly fs: FileSystem; readonly dir: string };
+  /** How its images are written. */
+  readonly packing?: Packing;
+  /** What images may be compressed with that it reads. Default: what is built in. */
+  readonly codecs?: Codecs;
 }
 
 /** A session command in the current batch: its answer is kept once it is known. */
@@ -63,6 +69,8 @@ export class Rsm {
   readonly stateMachine: AnyStateMachine;
   readonly maxSessions: number;
   readonly files: RsmOptions['files'];
+  readonly packing: Packing;
+  readonly codecs: Codecs;
   sessions: Sessions;
   appliedIndex = 0;
   appliedTerm = 0;
@@ -95,6 +103,8 @@ export class Rsm {
     this.membership = options.membership;
     this.maxSessions = options.maxSessions ?? SESSIONS_MAX;
     this.files = options.files;
+    this.packing = options.packing ?? PLAIN;
+    this.codecs = options.codecs ?? BUILT_IN_CODECS;
     this.sessions = new Sessions(this.maxSessions);
     // An update that takes its time keeps its batch to itself.
     this.batch = this.isOnDisk ? new EntryBatch() : BATCH;

@@ -3,6 +3,7 @@
  * sees no command; it knows who belongs to the shard, and its snapshots hold no more than that.
  */
 import { decodeMembership, encodeMembership } from '../wire/membership.ts';
+import type { Codecs } from './codec.ts';
 import { ImageReader, SectionReader, encodeImage, encodeSection } from './image.ts';
 import { Sessions } from './sessions.ts';
 import type { OpenedImage } from './snapshotter.ts';
@@ -20,8 +21,11 @@ export function createWitnessMachine(): StateMachine {
 }
 
 /** The dummy snapshot for a witness: header and membership of the image, and nothing of its state. */
-export async function imageForWitness(chunks: AsyncIterable<Uint8Array>): Promise<OpenedImage> {
-  const reader = new ImageReader(chunks);
+export async function imageForWitness(
+  chunks: AsyncIterable<Uint8Array>,
+  codecs: Codecs,
+): Promise<Pick<OpenedImage, 'sizeBytes' | 'chunks'>> {
+  const reader = new ImageReader(chunks, codecs);
   const info = await reader.header();
   const payload = reader.payload();
   const membership = decodeMembership(await new SectionReader(payload).section());

@@ -4,6 +4,7 @@
  */
 import type { Keep } from '../testing.ts';
 import { Dice } from './dice.ts';
+import type { FaultKind } from './faults.ts';
 import { recover } from './recover.ts';
 import { REFERENCE_FAULTS, simulate, type SimulationReport } from './simulate.ts';
 import type { Workload } from './workload.ts';
@@ -16,36 +17,45 @@ export interface CrashPointOptions {
   readonly seed: number;
   readonly workload: () => Workload;
   readonly operations?: number;
+  /** Default: `REFERENCE_FAULTS`. */
+  readonly faults?: readonly FaultKind[];
+  /** Only operations on these. Default: all. */
+  readonly paths?: RegExp;
   /** Every so many file operations of each host. Default 1: all. */
   readonly every?: number;
 }
 
 export interface CrashPointReport extends SimulationReport {
   readonly states: number;
+  /** How many of them at an operation on which kind of file: by its ending. */
+  readonly statesByFile: Readonly<Record<string, number>>;
 }
 
 export async function crashPoints(options: CrashPointOptions): Promise<CrashPointReport> {
-  const { seed, workload, every = 1 } = options;
+  const { seed, workload, every = 1, paths = /./ } = options;
   const dice = new Dice(seed, 'crash points');
   let states = 0;
   let operations = 0;
+  const byFile: Record<string, number> = {};
   const report = await simulate({
     seed,
     workload: workload(),
     operations: options.operations ?? 200,
-    faults: REFERENCE_FAULTS,
-    onDiskOperation(host, observer) {
-      if (operations++ % every !== 0) return;
+    faults: options.faults ?? REFERENCE_FAULTS,
+    onDiskOperation(host, observer, path) {
+      if (!paths.test(path) || operations++ % every !== 0) return;
+      const ending = /\.([a-z]+)$/.exec(path)?.[1] ?? 'directory';
       for (const crash of CRASHES) {
         const disk = host.machine.disk.clone();
         if (crash === 'killed') disk.releaseLocks();
         else disk.losePower(keepFor(crash, dice));
         recover({ host, observer, disk, workload: workload() }, crash);
         states++;
+        byFile[ending] = (byFile[ending] ?? 0) + 1;
       }
     },
   });
-  return { ...report, states };
+  return { ...report, states, statesByFile: byFile };
 }
 
 function keepFor(crash: Crash, dice: Dice): Keep {

@@ -8,6 +8,7 @@ import { NodeHost } from '../nodehost.ts';
 import { MemoryMachines } from '../testing.ts';
 import { importSnapshot } from '../tools/import.ts';
 import { openWal } from '../wal/wal.ts';
+import { simpleCodec } from './codec.ts';
 import { describe, type SimHost } from './host.ts';
 import type { AnyStateMachine } from '../rsm/state-machine.ts';
 import { watchMachine } from './machine.ts';
@@ -53,7 +54,7 @@ export function checkExport(exported: ExportedSim): void {
 async function importAndCompare(exported: ExportedSim, env: ReturnType<SimHost['machine']['boot']>): Promise<void> {
   const { host, shardId, truth, workload, index } = exported;
   const members = { [IMPORTED_ID]: host.address };
-  const common = { env, dir: 'imported', logDb };
+  const common = { env, dir: 'imported', logDb, snapshotCodecs: [simpleCodec()] };
   await importSnapshot({ ...common, from: exported.dir, replicaId: IMPORTED_ID, members });
   const opened = await NodeHost.open({ ...common, raftAddress: host.address });
   // A store of its own: an on-disk state machine is given the image.

@@ -26,6 +26,8 @@ export const FAULTS = {
   'partition-bridge': { perSecond: 0.2, meanMs: 700, share: 0.2 },
   'isolate-leader': { perSecond: 0.3, meanMs: 700 },
   'connection-reset': { perSecond: 1.5, meanMs: 0 },
+  /** The connections of a host that a snapshot is on its way to. */
+  'snapshot-break': { perSecond: 8, meanMs: 0 },
   'corrupt-bytes': { perSecond: 0.8, meanMs: 200 },
   'frame-loss': { perSecond: 0.4, meanMs: 700 },
   'frame-duplicate': { perSecond: 0.4, meanMs: 700 },
@@ -77,6 +79,10 @@ export const faultOf = (kind: FaultKind): Fault => FAULTS[kind];
 
 /** Not drawn one by one: they come with a plan of their own. */
 const PLANNED: readonly FaultKind[] = ['membership', 'upgrade', 'enable-format', 'no-room'];
+
+/** What is read may be another thing than what was written. */
+export const damagesFiles = (kind: FaultKind): boolean =>
+  faultOf(kind).isPermanent === true || kind === 'read-bit-flip' || kind === 'read-error';
 
 /** The mix of one run; a tenth of the runs has none. */
 export function drawFaults(dice: Dice): FaultKind[] {

@@ -15,6 +15,8 @@ import { createTcpTransport } from '../transport/tcp.ts';
 import type { SnapshotHeader } from '../transport/transport.ts';
 import type { Slab } from '../wire/slab.ts';
 import { openWal } from '../wal/wal.ts';
+import { SIMPLE, simpleCodec } from './codec.ts';
+import { damagesFiles } from './faults.ts';
 import type { Dice } from './dice.ts';
 import { watchLog, type StateWatcher } from './log.ts';
 import type { Plan } from './plan.ts';
@@ -27,7 +29,7 @@ const RESTART_MS = 400;
 const BACKUPS_MAX = 5;
 /** Between two certificates of a host, in the runs in which hosts have some. */
 const ROTATION_MS = 2500;
-const STORE_COUNTERS = ['snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk'] as const;
+const STORE_COUNTERS = ['snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk', 'snapshotsResumed'] as const;
 export const DATA_DIR = 'data';
 /** Of on-disk state machines: on the same disk, a directory for each shard. */
 export const STORES_DIR = 'stores';
@@ -160,6 +162,8 @@ export class SimHost {
       heartbeatRtt: plan.heartbeatRtt,
       snapshotEntries: plan.snapshotEntries,
       compactionOverhead: plan.compactionOverhead,
+      snapshotCompression: plan.compressesSnapshots ? SIMPLE : 'none',
+      snapshotBlockBytes: plan.snapshotBlockBytes,
       preVote: plan.preVote,
       ...(plan.maxInMemoryLogBytes === 0 ? {} : { maxInMemoryLogBytes: plan.maxInMemoryLogBytes }),
       quiesce: plan.quiesce,
@@ -179,6 +183,11 @@ export class SimHost {
 
   get isUp(): boolean {
     return this.host !== undefined && this.host.failed === undefined && !this.isStarting;
+  }
+
+  get isReceivingSnapshot(): boolean {
+    if (this.host === undefined) return false;
+    return [...enginesOf(this.host)].some(({ arrivals }) => arrivals.places.takenCount > 0);
   }
 
   /** Starts a process; tries again by itself when a passing fault prevents it. */
@@ -212,6 +221,15 @@ export class SimHost {
       env,
       newestFormat: this.isNewRelease ? FORMAT_REHEARSAL : FORMAT_NEWEST,
       ...(plan.connectionAgeMs === 0 ? {} : { tls: this.tls() }),
+      ...(plan.snapshotSendBytesPerSecond === 0
+        ? {}
+        : { maxSnapshotSendBytesPerSecond: plan.snapshotSendBytesPerSecond }),
+      ...(plan.snapshotReceiveBytesPerSecond === 0
+        ? {}
+        : { maxSnapshotReceiveBytesPerSecond: plan.snapshotReceiveBytesPerSecond }),
+      snapshotCodecs: [simpleCodec((name) => this.owner.count(name))],
+      maxSnapshotSends: plan.maxSnapshotSends,
+      maxSnapshotReceives: plan.maxSnapshotReceives,
       logDb: async (context) =>
         watchLog(await openWal({ ...context, segmentBytes: plan.segmentBytes }), this.owner.watcherOf(this)),
       transport: (context) =>
@@ -350,6 +368,12 @@ export class SimHost {
       if (generation === this.generation) this.wasRemoved(shardId, replicaId);
     });
     host.on('membershipChanged', () => owner.count('membershipsApplied'));
+    host.on('snapshotSendAborted', ({ shardId, to, error }) => {
+      // What is damaged on its way, its frames tell.
+      if (!error.message.includes('ERR_SNAPSHOT_CORRUPT') || owner.plan.faults.some(damagesFiles)) return;
+      const what = `replica ${to} of shard ${shardId}, from ${this.name}: ${describe(error)}`;
+      owner.fail(new Violation('safety', 'snapshots arrive as they were sent', what));
+    });
     host.on('hostFailed', () => {
       owner.count('hostFailures');
       if (generation === this.generation) this.restartLater('the log failed');
@@ -418,7 +442,8 @@ export class SimHost {
   }
 
   reportCounters(host: NodeHost): void {
-    for (const { log, counters } of enginesOf(host)) {
+    for (const { log, counters, snapshots, arrivals } of enginesOf(host)) {
+      this.owner.count('snapshotsThatWaited', snapshots.sends.waited + arrivals.places.waited);
       this.owner.count('diskStalls', counters.diskStalls);
       for (const name of STORE_COUNTERS) this.owner.count(name, counters[name]);
       this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);

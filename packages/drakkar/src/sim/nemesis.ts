@@ -143,6 +143,13 @@ export class Nemesis {
       case 'connection-reset':
         network.reset(host.name, other.name);
         return 'done';
+      case 'snapshot-break': {
+        const receivers = hosts.filter((candidate) => candidate.isReceivingSnapshot);
+        if (receivers.length === 0) return undefined;
+        const receiver = dice.pick(receivers);
+        for (const from of hosts) if (from !== receiver) network.reset(from.name, receiver.name);
+        return 'done';
+      }
       case 'corrupt-bytes':
         this.corruption = 0.02 * dice.unit();
         return () => (this.corruption = 0);

@@ -42,6 +42,8 @@ export interface ObservedHost {
 export interface Promised {
   readonly term: number;
   readonly vote: number;
+  /** Of the newest record of a snapshot. */
+  readonly snapshotIndex: number;
   readonly view: ReplicaView;
 }
 
@@ -68,8 +70,8 @@ class Seen {
 export class Observer {
   readonly truths: Map<number, ShardTruth> = new Map();
   private readonly seen = new Map<string, Seen>();
-  /** Term and vote that are on the disk for certain. */
-  private readonly durable = new Map<string, { readonly term: number; readonly vote: number }>();
+  /** Term, vote and snapshot that are on the disk for certain. */
+  private readonly durable = new Map<string, Omit<Promised, 'view'>>();
   private readonly hosts: readonly ObservedHost[];
   private readonly trace: Trace;
   private readonly count: (name: string) => void;
@@ -261,10 +263,17 @@ export class Observer {
   }
 
   /** The log of `owner` was read: what it had made durable is there again. */
-  onRecovered(owner: ObservedHost, shardId: number, replicaId: number, term: number, vote: number): void {
+  onRecovered(
+    owner: ObservedHost,
+    shardId: number,
+    replicaId: number,
+    term: number,
+    vote: number,
+    snapshotIndex: number,
+  ): void {
     const key = `${shardId}/${replicaId}`;
     const before = this.durable.get(key);
-    this.durable.set(key, { term, vote });
+    this.durable.set(key, { term, vote, snapshotIndex });
     if (before === undefined || owner.isForgetful) return;
     const who = `${owner.name}, shard ${shardId}`;
     holds(
@@ -276,8 +285,8 @@ export class Observer {
     holds(keepsVote, 'a restart keeps the vote', () => `${who}: vote ${before.vote} of term ${term}, now ${vote}`);
   }
 
-  onDurable(shardId: number, replicaId: number, term: number, vote: number): void {
-    this.durable.set(`${shardId}/${replicaId}`, { term, vote });
+  onDurable(shardId: number, replicaId: number, term: number, vote: number, snapshotIndex: number): void {
+    this.durable.set(`${shardId}/${replicaId}`, { term, vote, snapshotIndex });
   }
 
   /** What `owner` has promised of a shard up to now: whatever happens to it, this must be there again. */

@@ -54,6 +54,14 @@ export interface Plan {
   readonly connectionAgeMs: number;
   /** Hosts that begin as the newer one of two releases; the others as the older one. */
   readonly newReleases: readonly number[];
+  /** Bounds of snapshots on their way; bytes per second, 0 for none. */
+  readonly snapshotSendBytesPerSecond: number;
+  readonly snapshotReceiveBytesPerSecond: number;
+  readonly maxSnapshotSends: number;
+  readonly maxSnapshotReceives: number;
+  /** Snapshots are compressed, and in blocks of that size. */
+  readonly compressesSnapshots: boolean;
+  readonly snapshotBlockBytes: number;
   /** More disks are lost than can be borne: nothing may be acknowledged after that. */
   readonly losesMajority: boolean;
   /** Most engines that a start of a host may have; each start draws anew. */
@@ -142,8 +150,33 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     lullMs,
     connectionAgeMs: drawConnectionAge(dice.stream('certificates')),
     newReleases: allIds.filter(() => releases.chance(newShare)),
+    ...drawSnapshots(dice.stream('snapshots'), faults.includes('session-flood')),
     losesMajority,
     enginesMax,
+  };
+}
+
+function drawSnapshots(
+  dice: Dice,
+  hasFlood: boolean,
+): Pick<
+  Plan,
+  | 'snapshotSendBytesPerSecond'
+  | 'snapshotReceiveBytesPerSecond'
+  | 'maxSnapshotSends'
+  | 'maxSnapshotReceives'
+  | 'compressesSnapshots'
+  | 'snapshotBlockBytes'
+> {
+  // Thousands of sessions must get through, too, within the time that progress may take.
+  const scale = hasFlood ? 64 : 1;
+  return {
+    snapshotSendBytesPerSecond: scale * dice.pick([0, 4096, 4096, 16_384]),
+    snapshotReceiveBytesPerSecond: scale * dice.pick([0, 4096, 4096, 16_384]),
+    maxSnapshotSends: dice.pick([1, 2, 16]),
+    maxSnapshotReceives: dice.pick([1, 2, 16]),
+    compressesSnapshots: dice.chance(0.4),
+    snapshotBlockBytes: dice.pick([256, 1024, 262_144]),
   };
 }
 

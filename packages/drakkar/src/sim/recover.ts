@@ -4,10 +4,11 @@
  */
 import type { Env } from '../env/env.ts';
 import { DrakkarError } from '../errors.ts';
-import { replicasOf } from '../inspect.ts';
+import { replicasOf, type ReplicaView } from '../inspect.ts';
 import { NodeHost } from '../nodehost.ts';
 import { MemoryMachines, type MemoryDisk } from '../testing.ts';
 import { openWal } from '../wal/wal.ts';
+import { simpleCodec } from './codec.ts';
 import { DAMAGE_CODES, DATA_DIR, describe, type SimHost } from './host.ts';
 import { watchMachine } from './machine.ts';
 import type { AnyStateMachine } from '../rsm/state-machine.ts';
@@ -34,6 +35,7 @@ export function recover(recovery: Recovery, what: string): boolean {
   const run = async (): Promise<void> => {
     const recovered = await open(recovery, machine.boot());
     for (const { shardId } of host.plan.shards) check(recovered, host, observer, shardId);
+    for (const view of replicasOf(recovered)) checkFiles(host, machine.disk, view);
   };
   try {
     machines.world.settleNow(run());
@@ -54,6 +56,7 @@ async function open({ host, observer, workload }: Recovery, env: Env): Promise<N
     raftAddress: host.address,
     rttMs: plan.rttMs,
     env,
+    snapshotCodecs: [simpleCodec()],
     logDb: (context) => openWal({ ...context, segmentBytes: plan.segmentBytes }),
   });
   for (const shardId of host.placements.keys()) {
@@ -71,6 +74,28 @@ async function open({ host, observer, workload }: Recovery, env: Env): Promise<N
   return opened;
 }
 
+/** A start leaves the recorded image, the one before it, at most the beginning of one to come, and nothing else. */
+function checkFiles(host: SimHost, disk: MemoryDisk, { shardId, snapshotIndex }: ReplicaView): void {
+  const dir = `${DATA_DIR}/engine-0/snapshots/${shardId}/`;
+  const names = disk
+    .paths()
+    .filter((path) => path.startsWith(dir))
+    .map((path) => path.slice(dir.length));
+  const indexOf = (name: string): number => Number.parseInt(name, 16);
+  const images = names.filter((name) => name.endsWith('.snapshot'));
+  const parts = names.filter((name) => /^[0-9a-f]{16}\.[0-9a-f]{8}-[0-9a-f]+\.receiving$/.test(name));
+  const isRight =
+    names.length === images.length + parts.length &&
+    (snapshotIndex === 0 || images.some((name) => indexOf(name) === snapshotIndex)) &&
+    images.length <= 2 &&
+    images.every((name) => indexOf(name) <= snapshotIndex) &&
+    parts.length <= 1 &&
+    parts.every((name) => indexOf(name) > snapshotIndex);
+  holds(isRight, 'a start leaves nothing behind', () => {
+    return `${host.name}, shard ${shardId}, snapshot at ${snapshotIndex}: ${names.join(' ')}`;
+  });
+}
+
 function check(recovered: NodeHost, host: SimHost, observer: Observer, shardId: number): void {
   const promised = observer.promiseOf(host, shardId);
   if (promised === undefined) return;
@@ -81,4 +106,8 @@ function check(recovered: NodeHost, host: SimHost, observer: Observer, shardId: 
   const keepsVote = term > promised.term || promised.vote === 0 || vote === promised.vote;
   holds(keepsVote, 'a restart keeps the vote', () => `${who}: ${promised.vote} of term ${term}, now ${vote}`);
   checkLogKept(who, promised.view, view);
+  const { snapshotIndex } = promised;
+  holds(view.snapshotIndex >= snapshotIndex && view.appliedIndex >= snapshotIndex, 'the newest snapshot counts', () => {
+    return `${who}: the snapshot at ${snapshotIndex} was recorded, begun with ${view.snapshotIndex}, applied ${view.appliedIndex}`;
+  });
 }

@@ -27,11 +27,17 @@ export interface SimulationOptions extends PlanOptions {
   /** Keep readable lines of what happened; slower. Default false. */
   readonly trace?: boolean;
   /** Called right before a file operation of a host is carried out. */
-  readonly onDiskOperation?: (host: SimHost, observer: Observer) => void;
+  readonly onDiskOperation?: (host: SimHost, observer: Observer, path: string) => void;
 }
 
 /** Restarts, snapshots and changes of leaders: a run with these writes all that can be written to a disk. */
-export const REFERENCE_FAULTS: readonly FaultKind[] = ['crash', 'isolate-leader', 'leader-transfer', 'forced-snapshot'];
+export const REFERENCE_FAULTS: readonly FaultKind[] = [
+  'crash',
+  'isolate-leader',
+  'leader-transfer',
+  'forced-snapshot',
+  'snapshot-break',
+];
 
 export interface SimulationFailure {
   readonly kind: ViolationKind;
@@ -155,7 +161,7 @@ class Run implements HostOwner {
         const { disk } = host.machine;
         const { fault } = disk;
         disk.fault = (...operation) => {
-          this.guarded(() => onDiskOperation(host, this.observer));
+          this.guarded(() => onDiskOperation(host, this.observer, operation[1]));
           return fault(...operation);
         };
       }

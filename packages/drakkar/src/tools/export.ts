@@ -1,6 +1,7 @@
 /** Exports of a host that does not run: its newest recorded snapshot of a shard, as it stands. */
 import { DrakkarError } from '../errors.ts';
 import { verifyExport, writeExport, type ExportedSnapshot } from '../rsm/export.ts';
+import { codecsOf } from '../rsm/codec.ts';
 import { readFileChunks } from '../rsm/image-file.ts';
 import { Replay } from '../wal/replay.ts';
 import { scanSegments } from '../wal/scan.ts';
@@ -37,7 +38,7 @@ export async function exportStopped(options: OfflineExportOptions): Promise<Expo
       const { snapshotIndex, replicaId } = shard.state;
       if (snapshotIndex === 0) break;
       const path = `${snapshotsDir}/${shardId}/${snapshotIndex.toString(16).padStart(16, '0')}.snapshot`;
-      return writeExport(env.fs, to, replicaId, readFileChunks(env.fs, path));
+      return writeExport(env.fs, to, replicaId, readFileChunks(env.fs, path), codecsOf(options.snapshotCodecs));
     }
     throw new DrakkarError('ERR_SHARD_NOT_FOUND', `${dir} holds no snapshot of shard ${shardId}`);
   });
@@ -50,5 +51,5 @@ export interface VerifySnapshotOptions extends ToolOptions {
 
 /** Reads an exported snapshot to its end; gives what it is of. Throws ERR_SNAPSHOT_CORRUPT, ERR_DIR_FORMAT, ERR_DISK_FAILED. */
 export function verifySnapshot(options: VerifySnapshotOptions): Promise<ExportedSnapshot> {
-  return verifyExport(envOf(options).fs, options.dir);
+  return verifyExport(envOf(options).fs, options.dir, codecsOf(options.snapshotCodecs));
 }

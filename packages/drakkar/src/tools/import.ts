@@ -8,6 +8,7 @@
 import {
   check,
   isAddress,
+  isCodecs,
   isFunction,
   isInteger,
   isMembers,
@@ -19,6 +20,7 @@ import {
 import { openDirectory, readIdentity, type DirectoryOwner } from '../engine/directory.ts';
 import { DrakkarError, diskErrorOf } from '../errors.ts';
 import { IMAGE_IMPORTED, encodeImage, encodeSection } from '../rsm/image.ts';
+import { codecNamed, codecsOf } from '../rsm/codec.ts';
 import { exportedPayload, verifyExport, type ExportedSnapshot } from '../rsm/export.ts';
 import { Snapshotter } from '../rsm/snapshotter.ts';
 import { isHostId } from '../transport/target.ts';
@@ -67,6 +69,7 @@ const RULES = {
   deploymentId: isInteger(1, Number.MAX_SAFE_INTEGER),
   logDb: isFunction,
   env: isObject,
+  snapshotCodecs: isCodecs,
 };
 
 /**
@@ -85,7 +88,8 @@ export async function importSnapshot(options: ImportOptions): Promise<ImportedSh
     );
   }
   const env = envOf(options);
-  const exported = await verifyExport(env.fs, options.from);
+  const codecs = codecsOf(options.snapshotCodecs);
+  const exported = await verifyExport(env.fs, options.from, codecs);
   const membership = newMembership(exported, options.members);
   try {
     const directory = await openDirectory(env, options.dir, await ownerOf(options, address));
@@ -97,7 +101,7 @@ export async function importSnapshot(options: ImportOptions): Promise<ImportedSh
           logs.push(await (options.logDb ?? openWal)({ env, dir: walDir, pool: new SlabPool(), formats }));
         const at = engineOf(logs, exported.shardId);
         const { snapshotsDir } = directory.engines[at];
-        const snapshotter = new Snapshotter(env.fs, `${snapshotsDir}/${exported.shardId}`);
+        const snapshotter = new Snapshotter(env.fs, `${snapshotsDir}/${exported.shardId}`, codecs);
         return await replace(options, exported, membership, logs[at], snapshotter);
       } finally {
         for (const log of logs) await log.close();
@@ -159,8 +163,11 @@ async function replace(
   // An import that a crash cut off ends or goes first: two must not wait for their record.
   await snapshotter.processOrphans(known?.state.snapshotIndex ?? 0, known?.state.bootstrap);
   const flags = (exported.flags ?? 0) | IMAGE_IMPORTED;
-  const payload = exportedPayload(envOf(options).fs, options.from, encodeSection(bootstrap));
-  await snapshotter.stageImport(index, bootstrap, encodeImage({ shardId, index, term, flags }, payload));
+  const codecs = codecsOf(options.snapshotCodecs);
+  const payload = exportedPayload(envOf(options).fs, options.from, encodeSection(bootstrap), codecs);
+  // As compressed as it was.
+  const codec = exported.codec === undefined ? undefined : codecNamed(codecs, exported.codec);
+  await snapshotter.stageImport(index, bootstrap, encodeImage({ shardId, index, term, flags }, payload, { codec }));
   await writeState(log, shardId, {
     shardId,
     replicaId,

@@ -1,6 +1,7 @@
 /** Reads the logs of a directory to their ends and tells what is in them and whether all of it is sound. */
 import { DrakkarError } from '../errors.ts';
 import { checkImages, type ImageReport } from './images.ts';
+import { codecsOf } from '../rsm/codec.ts';
 import { withLogs, type LogFiles } from './log-files.ts';
 import { problemOf, type Problem } from './problem.ts';
 import { envOf, type ToolOptions } from './tool-env.ts';
@@ -132,7 +133,13 @@ async function describeShard(options: VerifyOptions, log: LogFiles, shard: Recov
   const images =
     log.snapshotsDir === undefined
       ? []
-      : await checkImages(envOf(options), `${log.snapshotsDir}/${shardId}`, shardId, options.images ?? true);
+      : await checkImages(
+          envOf(options),
+          `${log.snapshotsDir}/${shardId}`,
+          shardId,
+          options.images ?? true,
+          codecsOf(options.snapshotCodecs),
+        );
   const recorded = images.find(({ index }) => index === snapshotIndex);
   if (log.snapshotsDir !== undefined && snapshotIndex > 0 && recorded === undefined) {
     const message = `the log of shard ${shardId} names a snapshot at ${snapshotIndex} and its image is missing`;

@@ -32,12 +32,16 @@ export const PEER_QUEUE_MAX_BYTES = 64 * 1024 * 1024;
 export const ROUTES_MAX = 1_000_000;
 /** Bytes of news about engines that wait for one dialler; who does not read them is dropped. */
 export const ROUTES_QUEUE_MAX_BYTES = 16 * 1024 * 1024;
-/** Snapshot streams at a time, each way. */
-export const SNAPSHOTS_MAX = 16;
+/** Snapshot streams at a time, each way, those included that wait for the engine to take them: it has its own bounds. */
+export const SNAPSHOTS_MAX = 128;
 export const SNAPSHOT_CHUNK_BYTES = 256 * 1024;
 /** A stream without a byte for so long is given up. */
 export const SNAPSHOT_IDLE_MS = 30_000;
 /** The receiver may take its time to verify and install. */
 export const SNAPSHOT_STATUS_TIMEOUT_MS = 600_000;
+/** A receiver says so often that it is still there, while the sender waits for it … */
+export const SNAPSHOT_ALIVE_MS = 10_000;
+/** … unless it has taken nothing for so long. */
+export const SNAPSHOT_TAKE_MS = 3_600_000;
 /** Chunks received and not consumed before the connection is paused. */
 export const SNAPSHOT_QUEUE_CHUNKS = 8;

@@ -11,6 +11,7 @@ import { BACKOFF_FIRST_MS, PEER_QUEUE_MAX_BYTES } from './limits.ts';
 import { meansHost } from './target.ts';
 import type {
   HostIdentity,
+  ImageFrom,
   InboundSession,
   Peer,
   Resolve,
@@ -171,7 +172,11 @@ class MemoryTransport implements Transport {
     header: SnapshotHeader,
     chunks: AsyncIterable<Uint8Array>,
     signal: AbortSignal,
+    from?: ImageFrom,
   ): Promise<void> {
+    let offsetBytes = 0;
+    const begin = (wanted: number): void => void (offsetBytes = wanted);
+    const source: ImageFrom = () => (offsetBytes === 0 || from === undefined ? chunks : from(offsetBytes));
     try {
       const target = this.find(address, this.engineOf(address, header.shardId));
       if (target?.handlers === undefined) throw new DrakkarError('ERR_UNREACHABLE', `no host at ${address}`);
@@ -179,7 +184,9 @@ class MemoryTransport implements Transport {
         throw new DrakkarError('ERR_PEER_REFUSED', `${address} belongs to another deployment`);
       }
       const either = AbortSignal.any([signal, this.closing.signal, target.closing.signal]);
-      await target.handlers.onSnapshot(this.identity, header, copies(chunks, header.imageBytes, either), either);
+      const { imageBytes } = header;
+      const copied = copies(source, () => offsetBytes, imageBytes, either);
+      await target.handlers.onSnapshot(this.identity, header, copied, either, begin);
       target.counters.snapshotsReceived++;
       this.counters.snapshotsSent++;
     } catch (error) {
@@ -201,12 +208,13 @@ class MemoryTransport implements Transport {
 
 /** What is given to the other host is its own; as many bytes as announced, or an error. */
 async function* copies(
-  chunks: AsyncIterable<Uint8Array>,
+  from: ImageFrom,
+  offsetBytes: () => number,
   imageBytes: number,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
-  let total = 0;
-  for await (const chunk of chunks) {
+  let total = offsetBytes();
+  for await (const chunk of from(total)) {
     signal.throwIfAborted();
     total += chunk.length;
     if (total > (imageBytes || Number.MAX_SAFE_INTEGER))

@@ -1,9 +1,10 @@
 /**
- * Frames of a snapshot stream, each on a connection of its own: header, numbered chunks, end, and the receiver's status.
+ * Frames of a snapshot stream, each on a connection of its own: header, numbered chunks, end; from the receiver, progress and its status.
  *
- *     header   shard, from, to, term, index, term of the index, image bytes: two words each
+ *     header   shard, from, to, term, index, term of the index, image bytes: two words each; word 14 digest, word 15 one if there is one
+ *     progress word 0 one (begin) or zero (alive), words 1, 2 offset in bytes of what is wanted first
  *     chunk    word 0 number, word 1 length in bytes, bytes padded to 4
- *     end      words 0, 1 image bytes; word 2 count of chunks
+ *     end      words 0, 1 bytes sent; word 2 count of chunks
  *     status   word 0 zero or one (refused), word 1 length in bytes, text
  */
 import { DrakkarError } from '../errors.ts';
@@ -34,7 +35,7 @@ function need(lengthBytes: number, contentBytes: number): void {
 }
 
 export function encodeSnapshotHeader(header: SnapshotHeader): Slab {
-  return frame(FrameType.SnapshotHeader, 56, (u32, w) => {
+  return frame(FrameType.SnapshotHeader, 64, (u32, w) => {
     putU53(u32, w, header.shardId);
     putU53(u32, w + 2, header.from);
     putU53(u32, w + 4, header.to);
@@ -42,11 +43,13 @@ export function encodeSnapshotHeader(header: SnapshotHeader): Slab {
     putU53(u32, w + 8, header.index);
     putU53(u32, w + 10, header.indexTerm);
     putU53(u32, w + 12, header.imageBytes);
+    u32[w + 14] = header.imageDigest ?? 0;
+    u32[w + 15] = header.imageDigest === undefined ? 0 : 1;
   });
 }
 
 export function decodeSnapshotHeader(u32: Uint32Array, offset: number, lengthBytes: number): SnapshotHeader {
-  need(lengthBytes, 56);
+  need(lengthBytes, 64);
   const w = (offset >>> 2) + FRAME_HEADER_WORDS;
   return {
     shardId: checkedU53(u32, w, 'a shard id'),
@@ -56,7 +59,23 @@ export function decodeSnapshotHeader(u32: Uint32Array, offset: number, lengthByt
     index: checkedU53(u32, w + 8, 'an index'),
     indexTerm: checkedU53(u32, w + 10, 'a term'),
     imageBytes: checkedU53(u32, w + 12, 'a size'),
+    ...(u32[w + 15] === 1 ? { imageDigest: u32[w + 14] } : {}),
   };
+}
+
+/** `offsetBytes` undefined: only alive. */
+export function encodeProgress(offsetBytes: number | undefined): Slab {
+  return frame(FrameType.SnapshotProgress, 12, (u32, w) => {
+    u32[w] = offsetBytes === undefined ? 0 : 1;
+    putU53(u32, w + 1, offsetBytes ?? 0);
+  });
+}
+
+/** Where to begin; undefined when it says only that the receiver is there. */
+export function decodeProgress(u32: Uint32Array, offset: number, lengthBytes: number): number | undefined {
+  need(lengthBytes, 12);
+  const w = (offset >>> 2) + FRAME_HEADER_WORDS;
+  return u32[w] === 1 ? checkedU53(u32, w + 1, 'an offset') : undefined;
 }
 
 /** `bytes` are at most `SNAPSHOT_CHUNK_BYTES`. */

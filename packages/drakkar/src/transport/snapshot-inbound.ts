@@ -3,8 +3,8 @@ import { DrakkarError } from '../errors.ts';
 import type { Socket, Timer } from '../env/env.ts';
 import { FrameType, frameType } from '../wire/frame.ts';
 import type { Slab } from '../wire/slab.ts';
-import { SNAPSHOT_IDLE_MS, SNAPSHOT_QUEUE_CHUNKS } from './limits.ts';
-import { checkEnd, decodeChunk, decodeSnapshotHeader, encodeStatus } from './snapshot-frames.ts';
+import { SNAPSHOT_ALIVE_MS, SNAPSHOT_IDLE_MS, SNAPSHOT_QUEUE_CHUNKS, SNAPSHOT_TAKE_MS } from './limits.ts';
+import { checkEnd, decodeChunk, decodeSnapshotHeader, encodeProgress, encodeStatus } from './snapshot-frames.ts';
 import type { TcpTransport } from './tcp.ts';
 import { SIZE_UNKNOWN, type HostIdentity, type SnapshotHeader } from './transport.ts';
 
@@ -20,6 +20,10 @@ export class SnapshotInbound {
   private isWhole = false;
   private failure: DrakkarError | undefined;
   private isPaused = false;
+  /** Byte of the image that the stream begins at; undefined while its receiver has not said that it wants it. */
+  private offsetBytes: number | undefined;
+  private lastTakenMs = 0;
+  private alive: Timer | undefined;
   private timer: Timer | undefined;
   private readonly aborting = new AbortController();
 
@@ -39,10 +43,12 @@ export class SnapshotInbound {
       if (type !== FrameType.SnapshotHeader)
         throw new DrakkarError('ERR_FRAME', 'a snapshot stream began without a header');
       this.begin(decodeSnapshotHeader(slab.u32, offset, lengthBytes));
+    } else if (this.offsetBytes === undefined) {
+      throw new DrakkarError('ERR_FRAME', 'a snapshot was sent that nobody had asked for yet');
     } else if (type === FrameType.SnapshotChunk && !this.isWhole) {
       const chunk = decodeChunk(slab.u8, slab.u32, offset, lengthBytes, this.chunkCount++);
       this.received += chunk.length;
-      if (this.received > (this.header.imageBytes || Number.MAX_SAFE_INTEGER))
+      if (this.offsetBytes + this.received > (this.header.imageBytes || Number.MAX_SAFE_INTEGER))
         throw new DrakkarError('ERR_FRAME', 'a snapshot is longer than announced');
       this.queue.push(chunk);
       if (this.queue.length >= SNAPSHOT_QUEUE_CHUNKS && !this.isPaused) {
@@ -51,7 +57,7 @@ export class SnapshotInbound {
       }
     } else if (type === FrameType.SnapshotEnd && !this.isWhole) {
       checkEnd(slab.u32, offset, lengthBytes, this.received, this.chunkCount);
-      if (this.header.imageBytes !== SIZE_UNKNOWN && this.received !== this.header.imageBytes)
+      if (this.header.imageBytes !== SIZE_UNKNOWN && this.offsetBytes + this.received !== this.header.imageBytes)
         throw new DrakkarError('ERR_FRAME', 'a snapshot is shorter than announced');
       this.isWhole = true;
       this.timer?.cancel(); // installing may take its time
@@ -61,8 +67,10 @@ export class SnapshotInbound {
 
   private begin(header: SnapshotHeader): void {
     this.header = header;
+    this.took();
+    this.tellAlive();
     const signal = AbortSignal.any([this.aborting.signal, this.transport.closingSignal]);
-    this.transport.handlers!.onSnapshot(this.from, header, this.chunks(), signal).then(
+    this.transport.handlers!.onSnapshot(this.from, header, this.chunks(), signal, this.askFrom).then(
       () => {
         this.transport.counters.snapshotsReceived++;
         this.answer('');
@@ -76,8 +84,35 @@ export class SnapshotInbound {
     );
   }
 
+  /** The receiver wants the image from there on. */
+  private readonly askFrom = (offsetBytes: number): void => {
+    if (this.offsetBytes !== undefined) return;
+    this.offsetBytes = offsetBytes;
+    this.tell(offsetBytes);
+    this.armIdle();
+  };
+
+  private tell(offsetBytes: number | undefined): void {
+    const progress = encodeProgress(offsetBytes);
+    this.socket.write(progress.u8, 0, progress.usedBytes);
+  }
+
+  /** The sender waits for its turn here, for room, or for the end: none of it is a reason to give up. */
+  private tellAlive(): void {
+    const { scheduler, clock } = this.transport.env;
+    this.alive = scheduler.after(SNAPSHOT_ALIVE_MS, () => {
+      if (clock.nowMs() - this.lastTakenMs < SNAPSHOT_TAKE_MS) this.tell(undefined);
+      this.tellAlive();
+    });
+  }
+
+  private took(): void {
+    this.lastTakenMs = this.transport.env.clock.nowMs();
+  }
+
   private answer(refusal: string): void {
     this.timer?.cancel();
+    this.alive?.cancel();
     if (this.isPaused) this.socket.resume();
     const status = encodeStatus(refusal);
     this.socket.write(status.u8, 0, status.usedBytes);
@@ -85,6 +120,7 @@ export class SnapshotInbound {
   }
 
   private async *chunks(): AsyncGenerator<Uint8Array> {
+    this.askFrom(0);
     for (;;) {
       const chunk = this.queue.shift();
       if (chunk !== undefined) {
@@ -93,6 +129,7 @@ export class SnapshotInbound {
           this.socket.resume();
           this.armIdle();
         }
+        this.took();
         yield chunk;
       } else if (this.isWhole) return;
       else if (this.failure !== undefined) throw this.failure;
@@ -108,14 +145,15 @@ export class SnapshotInbound {
   private armIdle(): void {
     this.timer?.cancel();
     this.timer = this.transport.env.scheduler.after(SNAPSHOT_IDLE_MS, () => {
-      // Paused by its own receiver is not idle.
-      if (this.isPaused) this.armIdle();
+      // Paused by its own receiver is not idle, nor is it while that has not asked for anything.
+      if (this.isPaused || (this.header !== undefined && this.offsetBytes === undefined)) this.armIdle();
       else this.socket.destroy(new Error('the snapshot stream stands still'));
     });
   }
 
   onClose(): void {
     this.timer?.cancel();
+    this.alive?.cancel();
     this.transport.inboundSnapshots--;
     if (!this.isWhole) {
       this.failure = new DrakkarError('ERR_UNREACHABLE', 'the connection broke in the middle of a snapshot');

@@ -6,9 +6,9 @@ import type { Slab } from '../wire/slab.ts';
 import { FrameReceiver } from './frame-receiver.ts';
 import { HelloStatus, Purpose, decodeHello, encodeHello } from './hello.ts';
 import { DIAL_TIMEOUT_MS, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_IDLE_MS, SNAPSHOT_STATUS_TIMEOUT_MS } from './limits.ts';
-import { decodeStatus, encodeChunk, encodeEnd, encodeSnapshotHeader } from './snapshot-frames.ts';
+import { decodeProgress, decodeStatus, encodeChunk, encodeEnd, encodeSnapshotHeader } from './snapshot-frames.ts';
 import type { TcpTransport } from './tcp.ts';
-import type { SnapshotHeader } from './transport.ts';
+import type { ImageFrom, SnapshotHeader } from './transport.ts';
 
 /** Something that is awaited from the other end of the connection, with a deadline. */
 class Awaited<T> {
@@ -25,24 +25,52 @@ class Awaited<T> {
   }
 }
 
+const NOTHING: readonly Uint8Array[] = [];
+
+function sourceFrom(
+  offsetBytes: number,
+  chunks: AsyncIterable<Uint8Array>,
+  header: SnapshotHeader,
+  from: ImageFrom | undefined,
+): AsyncIterable<Uint8Array> {
+  if (offsetBytes === 0) return chunks;
+  if (from !== undefined && header.imageDigest !== undefined && offsetBytes <= header.imageBytes)
+    return from(offsetBytes);
+  throw new DrakkarError(
+    'ERR_FRAME',
+    `the receiver wants an image from byte ${offsetBytes} on that was not offered so`,
+  );
+}
+
 export async function sendSnapshotStream(
   transport: TcpTransport,
   to: { readonly target: string; readonly engine: number; readonly listener: string | undefined },
   header: SnapshotHeader,
   chunks: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
+  from: ImageFrom | undefined,
 ): Promise<void> {
   signal.throwIfAborted();
   const { target, listener: address } = to;
   if (address === undefined)
     throw new DrakkarError('ERR_PEER_REFUSED', `the address of host ${target} is not known yet`);
   const accepted = new Awaited<void>();
+  /** From which byte on the receiver wants it; or it has refused it before that. */
+  const begun = new Awaited<number | undefined>();
   const status = new Awaited<string>();
   let drained = new Awaited<void>();
   let timer: Timer | undefined;
+  let armedMs = 0;
   const receiver = new FrameReceiver(transport.pool, (slab: Slab, offset: number, lengthBytes: number) => {
     if (frameType(slab.u32, offset >>> 2) === FrameType.SnapshotStatus) {
       status.resolve(decodeStatus(slab.u8, slab.u32, offset, lengthBytes));
+      begun.resolve(undefined);
+      return;
+    }
+    if (frameType(slab.u32, offset >>> 2) === FrameType.SnapshotProgress) {
+      const wanted = decodeProgress(slab.u32, offset, lengthBytes);
+      if (wanted !== undefined) begun.resolve(wanted);
+      arm(armedMs);
       return;
     }
     const hello = decodeHello(slab.u8, slab.u32, offset, lengthBytes, transport.identity.newestFormat);
@@ -55,6 +83,7 @@ export async function sendSnapshotStream(
   });
   const failAll = (error: unknown): void => {
     accepted.reject(error);
+    begun.reject(error);
     status.reject(error);
     drained.reject(error);
   };
@@ -99,6 +128,7 @@ export async function sendSnapshotStream(
   const onAbort = (): void => socket.destroy();
   signal.addEventListener('abort', onAbort, { once: true });
   const arm = (delayMs: number): void => {
+    armedMs = delayMs;
     timer?.cancel();
     timer = transport.env.scheduler.after(delayMs, () => socket.destroy(new Error('the receiver stands still')));
   };
@@ -112,16 +142,18 @@ export async function sendSnapshotStream(
     await accepted.promise;
     transport.handlers?.onConnection?.(address, true, undefined);
     await send(encodeSnapshotHeader(header));
+    arm(SNAPSHOT_STATUS_TIMEOUT_MS);
+    const wanted = await begun.promise;
     let number = 0;
     let total = 0;
-    for await (const chunk of chunks) {
+    for await (const chunk of wanted === undefined ? NOTHING : sourceFrom(wanted, chunks, header, from)) {
       for (let at = 0; at < chunk.length; at += SNAPSHOT_CHUNK_BYTES) {
         const piece = chunk.subarray(at, at + SNAPSHOT_CHUNK_BYTES);
         await send(encodeChunk(number++, piece));
         total += piece.length;
       }
     }
-    await send(encodeEnd(total, number));
+    if (wanted !== undefined) await send(encodeEnd(total, number));
     arm(SNAPSHOT_STATUS_TIMEOUT_MS);
     const refusal = await status.promise;
     if (refusal !== '')

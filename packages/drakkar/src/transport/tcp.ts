@@ -18,6 +18,7 @@ import type { LinkTarget } from './tcp-link.ts';
 import { TcpPeer } from './tcp-peer.ts';
 import type {
   HostIdentity,
+  ImageFrom,
   Peer,
   Resolve,
   SnapshotHeader,
@@ -211,6 +212,7 @@ export class TcpTransport implements Transport {
     header: SnapshotHeader,
     chunks: AsyncIterable<Uint8Array>,
     signal: AbortSignal,
+    from?: ImageFrom,
   ): Promise<void> {
     if (this.outboundSnapshots >= SNAPSHOTS_MAX) {
       throw new DrakkarError('ERR_LIMIT', `${SNAPSHOTS_MAX} snapshots are being sent already; this one has to wait`);
@@ -219,7 +221,7 @@ export class TcpTransport implements Transport {
     try {
       const engine = this.routes.engineOf(target, header.shardId);
       const to = { target, engine, listener: this.listenerOf(target, engine) };
-      await sendSnapshotStream(this, to, header, chunks, AbortSignal.any([signal, this.closing.signal]));
+      await sendSnapshotStream(this, to, header, chunks, AbortSignal.any([signal, this.closing.signal]), from);
       this.counters.snapshotsSent++;
     } catch (error) {
       this.counters.snapshotsFailed++;

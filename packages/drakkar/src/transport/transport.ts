@@ -68,7 +68,15 @@ export interface SnapshotHeader {
   readonly indexTerm: number;
   /** `SIZE_UNKNOWN` for an image that is made while it is sent. */
   readonly imageBytes: number;
+  /**
+   * Digest of an image that can be sent again from any byte on: whoever has the beginning of one of this index, term, size and digest needs only the
+   * rest. Absent when it cannot.
+   */
+  readonly imageDigest?: number;
 }
+
+/** The bytes of an image from `offsetBytes` on. */
+export type ImageFrom = (offsetBytes: number) => AsyncIterable<Uint8Array>;
 
 /** An image is never empty. */
 export const SIZE_UNKNOWN = 0;
@@ -83,12 +91,16 @@ export interface TransportHandlers {
   onRoutes?(address: string, shardIds: readonly number[]): void;
   /** A connection that was dialled is up, or (`error`) was not made or ended; `isSnapshot`: for one snapshot stream. */
   onConnection?(address: string, isSnapshot: boolean, error: Error | undefined): void;
-  /** A snapshot arrives; resolving tells the sender that it was installed, rejecting that it was not. */
+  /**
+   * A snapshot arrives; resolving tells the sender that it was installed, rejecting that it was not. `begin`, before any chunk is taken, says from
+   * which byte on it is wanted; without it, from the first. A transport that cannot begin elsewhere has no `begin`.
+   */
   onSnapshot(
     from: HostIdentity,
     header: SnapshotHeader,
     chunks: AsyncIterable<Uint8Array>,
     signal: AbortSignal,
+    begin?: (offsetBytes: number) => void,
   ): Promise<void>;
 }
 
@@ -152,12 +164,16 @@ export interface Transport {
    * made when it is asked for.
    */
   release(target: string, engine?: number): void;
-  /** Streams an image on a connection of its own; resolves when the receiver has installed it. */
+  /**
+   * Streams an image on a connection of its own; resolves when the receiver has installed it. With `from`, the receiver may have the beginning
+   * already and want only the rest: then `chunks` are not touched.
+   */
   sendSnapshot(
     target: string,
     header: SnapshotHeader,
     chunks: AsyncIterable<Uint8Array>,
     signal: AbortSignal,
+    from?: ImageFrom,
   ): Promise<void>;
   close(): Promise<void>;
 }

@@ -32,6 +32,8 @@ export const FrameType = {
   SnapshotChunk: 6,
   SnapshotEnd: 7,
   SnapshotStatus: 8,
+  /** From the receiver of a snapshot: where to begin, and that it is still there. */
+  SnapshotProgress: 9,
   /** From the host that was dialled: which shards live in which of its engines. */
   Engines: 12,
   /** Local to the log: records of shard state (`wal/`). */

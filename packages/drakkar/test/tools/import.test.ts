@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { DrakkarError, NodeHost, type Env, type ErrorCode } from 'drakkar';
 import { MemoryMachines, type MemoryDisk } from 'drakkar/testing';
 import { describeDirectory, importSnapshot, verifyLog, verifySnapshot, type ImportOptions } from 'drakkar/tools';
+import { SIMPLE, simpleCodec } from '../../src/sim/codec.ts';
 import { openWal } from '../../src/wal/wal.ts';
 import { Journal, TestCluster, text } from '../support.ts';
 import { TestLog } from '../wal/support.ts';
@@ -407,4 +408,39 @@ test('a crash at any file operation of an import leaves the old or the new, and 
     }
   }
   assert.ok(seen.old > 20 && seen.new > 5, JSON.stringify(seen));
+});
+
+test('a compressed export is verified and imported, and stays compressed; without its codec the error names it', async () => {
+  const cluster = new TestCluster({ hosts: 2, replica: { electionRtt: 11, snapshotCompression: SIMPLE } });
+  const snapshotCodecs = [simpleCodec()];
+  await cluster.open(1, { snapshotCodecs });
+  await cluster.startReplica(1, 1, [1]);
+  await cluster.ready(1);
+  for (let i = 0; i < 50; i++) await cluster.propose(1, 1, `line ${i}`);
+  const host = cluster.hosts.get(1)!;
+  await cluster.settle(host.requestSnapshot(1));
+  await cluster.settle(host.requestSnapshot(1, { exportTo: BACKUP }));
+  const lines = cluster.lines(1, 1);
+  await cluster.settle(host.close());
+  const env = cluster.machineOf.get(1)!.boot();
+  const exported = await cluster.settle(verifySnapshot({ env, dir: BACKUP, snapshotCodecs }));
+  assert.equal(exported.codec, SIMPLE);
+  const named = { code: 'ERR_SNAPSHOT_CODEC', message: /no codec simple/ };
+  await assert.rejects(cluster.settle(verifySnapshot({ env, dir: BACKUP })), named);
+  await assert.rejects(importInto(cluster, 1, [1]), named);
+  const report = await cluster.settle(verifyLog({ env, dir: DATA, snapshotCodecs }));
+  assert.equal(report.ok, true);
+  const unread = await cluster.settle(verifyLog({ env, dir: DATA }));
+  assert.equal(unread.logs[0].shards[0].images[0].problem?.code, 'ERR_SNAPSHOT_CODEC');
+  await cluster.settle(copyDirectory(env, cluster.machineOf.get(2)!.boot(), BACKUP));
+  await importInto(cluster, 2, [2], { snapshotCodecs });
+  await cluster.open(2, { snapshotCodecs });
+  await cluster.startReplica(2, 1);
+  await cluster.ready(1, [2]);
+  assert.deepEqual(cluster.lines(2, 1), lines);
+  const { disk } = cluster.machineOf.get(2)!;
+  const image = disk.paths().find((path) => /^data.*\.snapshot$/.test(path))!;
+  const { sizeBytes } = disk.images.get(image)!;
+  assert.ok(sizeBytes < exported.imageBytes + 100, `${sizeBytes} of ${exported.imageBytes}`);
+  await cluster.close();
 });

@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { exportStopped, importSnapshot, verifySnapshot, type ExportedSnapshot } from 'drakkar/tools';
 import { httpUrl, id, members } from './arguments.ts';
+import { addGuide } from './guide.ts';
 import { answer, bytes, type Answer, type OutputFlags } from './output.ts';
 
 interface ExportFlags extends OutputFlags {
@@ -71,6 +72,7 @@ export function addSnapshot(program: Command): void {
     .option('--yes', 'does it; without, the snapshot is checked and the plan is shown')
     .option('--json', 'as JSON')
     .action((from: string, flags: ImportFlags) => answer(flags, () => importFrom(from, flags)));
+  addGuide(snapshot);
 }
 
 async function exportFrom({ url, dir, to, shard }: ExportFlags): Promise<Answer> {
@@ -114,7 +116,7 @@ async function importFrom(from: string, flags: ImportFlags): Promise<Answer> {
 
 function linesOf(dir: string, exported: ExportedSnapshot): string[] {
   return [
-    `${dir}: shard ${exported.shardId} at ${exported.index}, term ${exported.term}, made by replica ${exported.replicaId}, ${bytes(exported.imageBytes)}, whole`,
+    `${dir}: shard ${exported.shardId} at ${exported.index}, term ${exported.term}, made by replica ${exported.replicaId}, ${bytes(exported.imageBytes)}${exported.codec === undefined ? '' : ` of ${exported.codec}`}, whole`,
     `members: ${shown(exported.voters)}`,
   ];
 }
