@@ -62,6 +62,7 @@ const BANNED: readonly (readonly [RegExp, string])[] = [
   [/(?<!\.)\bprocess\s*\./, 'process'],
   [/\bnew\s+Worker\b/, 'a worker'],
   [/\bAbortSignal\.timeout\b/, 'a timer'],
+  [/\bAbortSignal\.any\b/, 'a signal that outlives its listeners: withEither of env/abort.ts'],
 ];
 
 function sourcesOf(dir: string): string[] {

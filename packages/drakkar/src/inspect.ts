@@ -148,13 +148,23 @@ export function formatsOf(host: NodeHost): FormatRange {
   return { newest: ranges[0].newest, enabled: Math.max(...ranges.map(({ enabled }) => enabled)) };
 }
 
+function viewOf(replica: Replica): ReplicaView {
+  let view = views.get(replica);
+  if (view === undefined) views.set(replica, (view = new ReplicaView(replica)));
+  return view;
+}
+
 /** The replicas that run on `host`, by shard. */
 export function* replicasOf(host: NodeHost): IterableIterator<ReplicaView> {
-  for (const replica of replicas(host)) {
-    let view = views.get(replica);
-    if (view === undefined) views.set(replica, (view = new ReplicaView(replica)));
-    yield view;
-  }
+  for (const replica of replicas(host)) yield viewOf(replica);
+}
+
+/** The same, for who looks after every event. */
+export function forEachReplica(host: NodeHost, look: (view: ReplicaView) => void): void {
+  const { engines, simulated } = host['parts'];
+  const lookAt = (replica: Replica): void => look(viewOf(replica));
+  for (const engine of engines.all) engine.replicas.forEach(lookAt);
+  for (const { all } of simulated) for (const engine of all) engine.replicas.forEach(lookAt);
 }
 
 /** For every shard and every other member: the newest start of its host that is pinned here durably, 0 for none. */

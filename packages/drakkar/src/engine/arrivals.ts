@@ -2,6 +2,7 @@
  * Snapshots that come from others: whose turn it is, received in one piece or several, verified, installed. What a stream that broke has brought is kept for
  * the next one of the same image, whoever sends it: only the image itself says what it is.
  */
+import { withEither } from '../env/abort.ts';
 import { DrakkarError, diskErrorOf } from '../errors.ts';
 import { imageWithoutState, readImage } from '../rsm/captures.ts';
 import { meansHost } from '../transport/target.ts';
@@ -45,9 +46,10 @@ export class Arrivals {
       // While it waited for its turn, much may have changed.
       const replica = this.admit(from, header);
       const aborting = new AbortController();
-      const any = AbortSignal.any([signal, replica.stopSignal, aborting.signal]);
       this.streams.set(replica, { term: header.term, aborting });
-      await this.receiveInTurn(replica, header, this.bandwidth.pace(untilAborted(chunks, any), any), any, begin);
+      await withEither([signal, replica.stopSignal, aborting.signal], (any) =>
+        this.receiveInTurn(replica, header, this.bandwidth.pace(untilAborted(chunks, any), any), any, begin),
+      );
     } finally {
       leave();
     }

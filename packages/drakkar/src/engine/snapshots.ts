@@ -2,6 +2,7 @@
  * Snapshots of all shards of an engine: taken, and sent to those who need one (`arrivals.ts` has those that come). The order on disk is the
  * whole safety: image durable, then its record, only then older entries and images go (fault F14).
  */
+import { withEither } from '../env/abort.ts';
 import { DrakkarError, diskErrorOf } from '../errors.ts';
 import { capture, imageWithoutState, sync, type Capture } from '../rsm/captures.ts';
 import { SIZE_UNKNOWN, type ImageFrom, type Peer, type SnapshotHeader } from '../transport/transport.ts';
@@ -213,8 +214,7 @@ export class Snapshots {
         await image.release();
       }
     };
-    const run = async (): Promise<void> => {
-      const signal = AbortSignal.any([replica.stopSignal, aborting.signal]);
+    const run = async (signal: AbortSignal): Promise<void> => {
       const leave = await this.sends.enter(signal);
       try {
         hasBegun = true;
@@ -224,7 +224,7 @@ export class Snapshots {
         leave();
       }
     };
-    run().then(
+    withEither([replica.stopSignal, aborting.signal], run).then(
       () => {
         this.sending.delete(key);
         this.engine.events.emit('snapshotSendCompleted', { ...sent, index });

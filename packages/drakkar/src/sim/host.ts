@@ -339,6 +339,8 @@ export class SimHost {
         () => this.owner.count('certificatesRotated'),
         (error: unknown) => {
           if (generation !== this.generation || host.failed !== undefined) return;
+          // One of several engines has failed: it takes nothing any more.
+          if (DrakkarError.is(error, 'ERR_DISK_FAILED') || DrakkarError.is(error, 'ERR_ENGINE_FAILED')) return;
           this.owner.fail(new Violation('crash', 'good certificates are taken', `${this.name}: ${describe(error)}`));
         },
       );

@@ -5,6 +5,7 @@
 import {
   FORMAT_NEWEST,
   MessageType,
+  forEachReplica,
   formatsOf,
   frameFormat,
   imageOf,
@@ -91,8 +92,7 @@ export class Observer {
   /** After every event. */
   look(): void {
     for (const owner of this.hosts) {
-      if (owner.host === undefined) continue;
-      for (const view of replicasOf(owner.host)) this.lookAt(owner, view);
+      if (owner.host !== undefined) forEachReplica(owner.host, (view) => this.lookAt(owner, view));
     }
   }
 

@@ -93,7 +93,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   const hostIds = Array.from({ length: hostCount }, (_, i) => i + 1);
   const shards: ShardPlan[] = [];
   const drawnShards = dice.pick([1, 1, 2, 3]);
-  const drawnOperations = dice.between(500, 560);
+  const drawnOperations = dice.between(500, 520);
   const shardCount = options.shards ?? drawnShards;
   for (let shardId = 1; shardId <= shardCount; shardId++) {
     const size = shardId === 1 ? hostCount : dice.between(Math.min(3, hostCount), hostCount);
@@ -104,7 +104,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   const heartbeatRtt = dice.pick([1, 1, 2]);
   const idle = dice.stream('idle');
   const drawn = drawFaults(dice);
-  const enginesMax = options.enginesMax ?? dice.stream('engines').pick([1, 1, 1, 3]);
+  const enginesMax = options.enginesMax ?? dice.stream('engines').pick([1, 1, 1, 1, 1, 1, 1, 3]);
   if (enginesMax > 1 && drawn.length > 0 && dice.stream('thread-crash').chance(0.5)) drawn.push('thread-crash');
   const losesMajority = options.losesMajority ?? dice.stream('majority').chance(0.02);
   const changes = dice.stream('membership');

@@ -2,6 +2,7 @@
  * The transport without a network: frames go from one host of a hub to another as bytes, at the next turn. For many hosts in one process
  * and for tests; keeps the contract of `transport.ts`, and `drakkar/compliance` holds it and TCP to it.
  */
+import { withEither } from '../env/abort.ts';
 import { DrakkarError } from '../errors.ts';
 import type { Env, Timer } from '../env/env.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
@@ -183,10 +184,11 @@ class MemoryTransport implements Transport {
       if (target.identity.deploymentId !== this.identity.deploymentId) {
         throw new DrakkarError('ERR_PEER_REFUSED', `${address} belongs to another deployment`);
       }
-      const either = AbortSignal.any([signal, this.closing.signal, target.closing.signal]);
-      const { imageBytes } = header;
-      const copied = copies(source, () => offsetBytes, imageBytes, either);
-      await target.handlers.onSnapshot(this.identity, header, copied, either, begin);
+      const { handlers, closing } = target;
+      await withEither([signal, this.closing.signal, closing.signal], (either) => {
+        const copied = copies(source, () => offsetBytes, header.imageBytes, either);
+        return handlers.onSnapshot(this.identity, header, copied, either, begin);
+      });
       target.counters.snapshotsReceived++;
       this.counters.snapshotsSent++;
     } catch (error) {

@@ -1,4 +1,5 @@
 /** The receiving end of a snapshot stream: hands the chunks to the engine, as fast as it takes them, and answers with the outcome. */
+import { withEither } from '../env/abort.ts';
 import { DrakkarError } from '../errors.ts';
 import type { Socket, Timer } from '../env/env.ts';
 import { FrameType, frameType } from '../wire/frame.ts';
@@ -69,8 +70,10 @@ export class SnapshotInbound {
     this.header = header;
     this.took();
     this.tellAlive();
-    const signal = AbortSignal.any([this.aborting.signal, this.transport.closingSignal]);
-    this.transport.handlers!.onSnapshot(this.from, header, this.chunks(), signal, this.askFrom).then(
+    const { handlers, closingSignal } = this.transport;
+    withEither([this.aborting.signal, closingSignal], (signal) =>
+      handlers!.onSnapshot(this.from, header, this.chunks(), signal, this.askFrom),
+    ).then(
       () => {
         this.transport.counters.snapshotsReceived++;
         this.answer('');

@@ -2,6 +2,7 @@
  * The TCP transport, plain or secured: listens, dials, and bounds what strangers may cost. A connection may only say HELLO before it is
  * known (`tcp-inbound.ts`).
  */
+import { withEither } from '../env/abort.ts';
 import { DrakkarError } from '../errors.ts';
 import type { Certificate, Env, Listener, Socket, Timer } from '../env/env.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
@@ -221,7 +222,9 @@ export class TcpTransport implements Transport {
     try {
       const engine = this.routes.engineOf(target, header.shardId);
       const to = { target, engine, listener: this.listenerOf(target, engine) };
-      await sendSnapshotStream(this, to, header, chunks, AbortSignal.any([signal, this.closing.signal]), from);
+      await withEither([signal, this.closing.signal], (either) =>
+        sendSnapshotStream(this, to, header, chunks, either, from),
+      );
       this.counters.snapshotsSent++;
     } catch (error) {
       this.counters.snapshotsFailed++;

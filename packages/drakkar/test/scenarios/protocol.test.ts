@@ -313,5 +313,3 @@ test('scenario 60: no read rests on a lease: a leader that was heard by all a mo
     [7],
   );
 });
-
-test('scenario 73: rolling upgrade and rollback', { todo: 'needs a second wire and disk format' });
