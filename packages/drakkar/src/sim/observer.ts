@@ -139,7 +139,9 @@ export class Observer {
     holds(appliedIndex <= commitIndex && commitIndex <= lastIndex, 'applied ≤ committed ≤ last', () => {
       return `${who}: ${appliedIndex}, ${commitIndex}, ${lastIndex}`;
     });
-    holds(appliedIndex <= Math.max(view.durableIndex, view.compactedIndex), 'applied means durable here', () => {
+    // A snapshot that is installed is durable itself, also while entries of the log that matches it are not yet.
+    const durable = Math.max(view.durableIndex, view.compactedIndex, view.snapshotIndex);
+    holds(appliedIndex <= durable, 'applied means durable here', () => {
       return `${who}: applied ${appliedIndex}, durable ${view.durableIndex}`;
     });
     if (view.membership !== seen.membership) this.checkMembership(owner, truth, view);
