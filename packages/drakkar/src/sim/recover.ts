@@ -35,7 +35,8 @@ export function recover(recovery: Recovery, what: string): boolean {
   const run = async (): Promise<void> => {
     const recovered = await open(recovery, machine.boot());
     for (const { shardId } of host.plan.shards) check(recovered, host, observer, shardId);
-    for (const view of replicasOf(recovered)) checkFiles(host, machine.disk, view);
+    // Damage may take back a record, and with it what the files next to it are.
+    if (isDamaged !== true) for (const view of replicasOf(recovered)) checkFiles(host, machine.disk, view);
   };
   try {
     machines.world.settleNow(run());
