@@ -26,6 +26,9 @@ export interface Recovery {
   readonly isDamaged?: boolean;
 }
 
+/** Virtual milliseconds that a snapshot may take. */
+const SNAPSHOT_WAITS = 1000;
+
 /** True when the host opened, false when it was refused for its damage. Throws a violation, which names `what` was done to the disk. */
 export function recover(recovery: Recovery, what: string): boolean {
   const { host, observer, isDamaged } = recovery;
@@ -35,8 +38,14 @@ export function recover(recovery: Recovery, what: string): boolean {
   const run = async (): Promise<void> => {
     const recovered = await open(recovery, machine.boot());
     for (const { shardId } of host.plan.shards) check(recovered, host, observer, shardId);
-    // Damage may take back a record, and with it what the files next to it are.
-    if (isDamaged !== true) for (const view of replicasOf(recovered)) checkFiles(host, machine.disk, view);
+    for (const view of replicasOf(recovered)) {
+      // What is replayed may ask for a snapshot at once: while one is being recorded there is one image more.
+      const isBusy = (): boolean => recovered.shardInfo(view.shardId).isSnapshotting;
+      for (let left = SNAPSHOT_WAITS; isBusy() && left > 0; left--) {
+        await new Promise<void>((resolve) => void machines.world.schedule(1, resolve));
+      }
+      checkFiles(host, machine.disk, view);
+    }
   };
   try {
     machines.world.settleNow(run());
