@@ -41,7 +41,7 @@ export async function damagePoints(options: DamagePointOptions): Promise<DamageP
         const disk = host.machine.disk.clone();
         disk.losePower();
         const kind = dice.pick(DAMAGES);
-        if (!damageDisk(kind, { disk, lastLogWrite: host.lastLogWrite, older: undefined }, dice)) return;
+        if (!damageDisk(kind, { disk, lastLogWrites: host.lastLogWrites, older: undefined }, dice)) return;
         damages++;
         if (!recover({ host, observer, disk, workload: workload(), isDamaged: true }, kind)) refused++;
       }

@@ -13,21 +13,27 @@ const PAGE_BYTES = 4096;
 export const DAMAGES = ['bit-rot', 'zeroed-sector', 'misdirected-write', 'stale-sector'] as const;
 export type Damage = (typeof DAMAGES)[number];
 
+/** The newest write to each log of a host, by its directory: several engines have a log each. */
+export type LastLogWrites = Map<string, { readonly path: string; readonly position: number }>;
+
+export const directoryOf = (path: string): string => path.slice(0, path.lastIndexOf('/'));
+
 /** What may be damaged: a host's disk, or a copy of it. */
 export interface Damageable {
   readonly disk: MemoryDisk;
-  /** The newest write to the log that was finished: the group that damage must leave alone. */
-  readonly lastLogWrite: { readonly path: string; readonly position: number } | undefined;
+  /** They hold the newest groups, which damage must leave alone. */
+  readonly lastLogWrites: LastLogWrites;
   /** As the disk was once. */
   readonly older: MemoryDisk | undefined;
 }
 
 /** Files and the bytes of them that may be damaged. */
-function* targets({ disk, lastLogWrite: last }: Damageable): IterableIterator<{ path: string; endBytes: number }> {
+function* targets({ disk, lastLogWrites }: Damageable): IterableIterator<{ path: string; endBytes: number }> {
   for (const path of disk.paths()) {
     const size = disk.images.get(path)!.sizeBytes;
     if (size === 0) continue;
     if (path.endsWith('.wal')) {
+      const last = lastLogWrites.get(directoryOf(path));
       if (last === undefined || path > last.path) continue;
       const endBytes = path === last.path ? last.position : size;
       if (endBytes > 0) yield { path, endBytes };
@@ -69,7 +75,7 @@ export function loseDisk(host: SimHost, peers: readonly SimHost[], dice: Dice): 
   host.machine.disk.remove(DATA_DIR);
   // Stores that are left are ahead of the log, and must be noticed.
   if (dice.chance(0.5)) host.machine.disk.remove(STORES_DIR);
-  host.lastLogWrite = undefined;
+  host.lastLogWrites.clear();
   host.isForgetful = true;
   return true;
 }

@@ -2,6 +2,7 @@
  * One simulated machine with its disk, and the host that runs on it: started, killed, and started again. Knows which calls wait on its
  * process, since they never end by themselves when it dies.
  */
+import type { LastLogWrites } from './damage.ts';
 import type { ReplicaOptions } from '../config.ts';
 import type { Env, Logger, Random } from '../env/env.ts';
 import { DrakkarError } from '../errors.ts';
@@ -107,7 +108,7 @@ export class SimHost {
   isStarting = false;
   isQuarantined = false;
   /** The newest write to the log that was finished, or failed. */
-  lastLogWrite: { readonly path: string; readonly position: number } | undefined;
+  readonly lastLogWrites: LastLogWrites = new Map();
   /** Copies of the disk, oldest first, as the ends of processes left it. */
   /** What it runs, by shard; lasts over its processes. */
   readonly placements: Map<number, Placement> = new Map();

@@ -3,15 +3,15 @@
  * the run is asked for progress. What each kind does to a disk for good stands in `damage.ts`.
  */
 import { systemError, type DiskOperation, type MemoryMachines, type World } from '../testing.ts';
-import { damageDisk, damageStores, loseDisk, rollBackDisk, type Damageable } from './damage.ts';
+import { damageDisk, damageStores, directoryOf, loseDisk, rollBackDisk, type Damageable } from './damage.ts';
 import type { Dice } from './dice.ts';
 import { faultOf, type FaultKind } from './faults.ts';
 import type { SimHost } from './host.ts';
 import type { Plan } from './plan.ts';
 
-const damageable = ({ machine, lastLogWrite, backups }: SimHost): Damageable => ({
+const damageable = ({ machine, lastLogWrites, backups }: SimHost): Damageable => ({
   disk: machine.disk,
-  lastLogWrite,
+  lastLogWrites,
   older: backups[0]?.disk,
 });
 
@@ -322,7 +322,9 @@ export class Nemesis {
     path: string,
     position: number,
   ): Error | undefined {
-    if (operation === 'write' && path.endsWith('.wal')) host.lastLogWrite = { path, position };
+    if (operation === 'write' && path.endsWith('.wal')) {
+      host.lastLogWrites.set(directoryOf(path), { path, position });
+    }
     if ((operation === 'write' || operation === 'sync') && trouble.writeErrors > 0) {
       trouble.writeErrors--;
       this.owner.count('writesFailed');

@@ -86,11 +86,12 @@ async function open({ host, observer, workload }: Recovery, env: Env): Promise<N
 
 /** A start leaves the recorded image, the one before it, at most the beginning of one to come, and nothing else. */
 function checkFiles(host: SimHost, disk: MemoryDisk, { shardId, snapshotIndex }: ReplicaView): void {
-  const dir = `${DATA_DIR}/engine-0/snapshots/${shardId}/`;
+  // Below whichever engine has the shard.
+  const dir = `/snapshots/${shardId}/`;
   const names = disk
     .paths()
-    .filter((path) => path.startsWith(dir))
-    .map((path) => path.slice(dir.length));
+    .filter((path) => path.startsWith(DATA_DIR) && path.includes(dir))
+    .map((path) => path.slice(path.indexOf(dir) + dir.length));
   const indexOf = (name: string): number => Number.parseInt(name, 16);
   const images = names.filter((name) => name.endsWith('.snapshot'));
   const parts = names.filter((name) => /^[0-9a-f]{16}\.[0-9a-f]{8}-[0-9a-f]+\.receiving$/.test(name));
