@@ -144,8 +144,13 @@ function* replicas(host: NodeHost): IterableIterator<Replica> {
 
 /** What `host` may read and write right now. */
 export function formatsOf(host: NodeHost): FormatRange {
-  const ranges = [...enginesOf(host)].map(({ formats }) => formats.range);
-  return { newest: ranges[0].newest, enabled: Math.max(...ranges.map(({ enabled }) => enabled)) };
+  let newest = 0;
+  let enabled = 0;
+  for (const { formats } of enginesOf(host)) {
+    newest = formats.range.newest;
+    enabled = Math.max(enabled, formats.range.enabled);
+  }
+  return { newest, enabled };
 }
 
 function viewOf(replica: Replica): ReplicaView {
@@ -165,6 +170,26 @@ export function forEachReplica(host: NodeHost, look: (view: ReplicaView) => void
   const lookAt = (replica: Replica): void => look(viewOf(replica));
   for (const engine of engines.all) engine.replicas.forEach(lookAt);
   for (const { all } of simulated) for (const engine of all) engine.replicas.forEach(lookAt);
+}
+
+/** The replica of the shard that runs on `host`. */
+export function replicaOf(host: NodeHost, shardId: number): ReplicaView | undefined {
+  const { engines, simulated } = host['parts'];
+  const replica = replicaIn(engines, shardId);
+  if (replica !== undefined) return viewOf(replica);
+  for (const part of simulated) {
+    const inThread = replicaIn(part, shardId);
+    if (inThread !== undefined) return viewOf(inThread);
+  }
+  return undefined;
+}
+
+function replicaIn({ all }: { readonly all: readonly Engine[] }, shardId: number): Replica | undefined {
+  for (const engine of all) {
+    const replica = engine.replicas.get(shardId);
+    if (replica !== undefined) return replica;
+  }
+  return undefined;
 }
 
 /** For every shard and every other member: the newest start of its host that is pinned here durably, 0 for none. */

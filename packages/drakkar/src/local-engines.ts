@@ -325,7 +325,7 @@ export class LocalEngines implements OwnReplicas {
 async function openEngine(engines: LocalEngines, paths: EnginePaths): Promise<Engine> {
   const { env, options, directory, registry, security, events, trace, tickMs } = engines.condition;
   const { number } = paths;
-  const pool = new SlabPool();
+  const pool = new SlabPool(env.slabBytes);
   const formats = { newest: directory.identity.newestFormat, enabled: directory.format };
   const log = await (options.logDb ?? openWal)({ env, dir: paths.walDir, pool, formats });
   try {

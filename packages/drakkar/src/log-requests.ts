@@ -7,6 +7,9 @@ import type { LogQueryResult } from './engine/onlookers.ts';
 import type { Replica } from './engine/replica.ts';
 import { within, type Waiter } from './within.ts';
 
+/** Of the end of a call; without it each would make an error with a stack. */
+const ANSWERED = 'answered';
+
 /** See `NodeHost.queryLog`. */
 export async function queryLog(replica: Replica, options: LogQueryOptions, waiter: Waiter): Promise<LogQueryResult> {
   if (replica.settings.isWitness) throw replica.isWitnessOnly();
@@ -14,7 +17,7 @@ export async function queryLog(replica: Replica, options: LogQueryOptions, waite
   const { firstIndex, lastIndex, maxEntries = LOG_QUERY_ENTRIES_MAX, maxBytes = LOG_QUERY_BYTES } = options;
   const ended = new AbortController();
   const work = replica.onlookers.query(firstIndex, lastIndex, { maxEntries, maxBytes }, ended.signal);
-  return within(waiter, work, options, 'nothing was changed', 'not-applied').finally(() => ended.abort());
+  return within(waiter, work, options, 'nothing was changed', 'not-applied').finally(() => ended.abort(ANSWERED));
 }
 
 /** See `NodeHost.watch`. */

@@ -12,7 +12,7 @@ import { FORMAT_OLDEST } from '../wire/formats.ts';
 import { FRAME_HEADER_BYTES, FrameType, sealFrame } from '../wire/frame.ts';
 import { FRAME_TARGET_BYTES } from '../wire/limits.ts';
 import { MESSAGE_BYTES, MESSAGE_WORDS, writeMessage, type Message } from '../wire/message.ts';
-import { SLAB_BYTES, type Slab, type SlabPool } from '../wire/slab.ts';
+import type { Slab, SlabPool } from '../wire/slab.ts';
 import type { LogDb } from '../wal/logdb.ts';
 import type { Peer } from '../transport/transport.ts';
 import type { BlockBuffer } from './open-block.ts';
@@ -279,7 +279,7 @@ export class Outbound {
   reserve(bytes: number): number {
     if (this.slab.usedBytes + bytes > this.slab.sizeBytes) {
       this.slab.release();
-      this.slab = this.pool.acquire(Math.max(bytes, SLAB_BYTES));
+      this.slab = this.pool.acquire(Math.max(bytes, this.pool.slabBytes));
     }
     const offset = this.slab.usedBytes;
     this.slab.usedBytes += bytes;

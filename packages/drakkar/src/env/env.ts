@@ -286,6 +286,8 @@ export interface Env {
   /** Absent where state machines are given as functions only. */
   readonly modules?: Modules;
   readonly tracing: Tracing;
+  /** Bytes of a buffer for what comes and goes; default `SLAB_BYTES`. Smaller where hosts live for moments only. */
+  readonly slabBytes?: number;
 }
 
 const nobody: TraceChannel = { hasSubscribers: false, publish() {} };

@@ -28,6 +28,8 @@ import { getU53, isU53, putU53 } from '../wire/number.ts';
 
 export const IMAGE_FORMAT = 1;
 export const IMAGE_BLOCK_BYTES = 256 * 1024;
+/** Most images are small: the buffer grows to a block's size. */
+const FIRST_BLOCK_BYTES = 4096;
 const IMAGE_MAGIC = 0x4e53_4b44; // "DKSN"
 const HEADER_BYTES = 64;
 const BLOCK_HEADER_BYTES = 8;
@@ -92,7 +94,7 @@ export async function* encodeImage(
   if (codec !== undefined) new TextEncoder().encodeInto(codec.name, header.subarray(CODEC_AT));
   words[15] = checksumRange(header, 0, 60);
   yield header;
-  const block = new Uint8Array(blockBytes);
+  let block: Uint8Array = new Uint8Array(Math.min(blockBytes, FIRST_BLOCK_BYTES));
   let filled = 0;
   let number = 0;
   let total = 0;
@@ -109,6 +111,7 @@ export async function* encodeImage(
   for await (const chunk of payload) {
     for (let at = 0; at < chunk.length; ) {
       const count = Math.min(chunk.length - at, blockBytes - filled);
+      if (filled + count > block.length) block = widened(block, Math.min(blockBytes, 2 * (filled + count)));
       block.set(chunk.subarray(at, at + count), filled);
       filled += count;
       at += count;
@@ -120,6 +123,12 @@ export async function* encodeImage(
   end[1] = digest;
   putU53(end, 2, total);
   yield new Uint8Array(end.buffer);
+}
+
+function widened(bytes: Uint8Array, sizeBytes: number): Uint8Array {
+  const wider = new Uint8Array(sizeBytes);
+  wider.set(bytes);
+  return wider;
 }
 
 /** `sizeBytes` uncompressed; 0 in an image that is not compressed. */

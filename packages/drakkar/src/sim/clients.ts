@@ -3,6 +3,7 @@
  * hears against the truth. A call whose host dies is lost: its outcome stays unknown.
  */
 import { DrakkarError } from '../errors.ts';
+import { replicaOf } from '../inspect.ts';
 import type { NodeHost } from '../nodehost.ts';
 import type { Result } from '../rsm/state-machine.ts';
 import type { Session } from '../session.ts';
@@ -73,7 +74,9 @@ export class Clients {
   }
 
   leaderOf(shardId: number): SimHost | undefined {
-    return this.owner.hosts.find(({ host, isUp }) => isUp && host !== undefined && roleOf(host, shardId) === 'leader');
+    return this.owner.hosts.find(({ host, isUp }) => {
+      return isUp && host !== undefined && replicaOf(host, shardId)?.role === 'leader';
+    });
   }
 
   private async runClient(client: number): Promise<void> {
@@ -376,8 +379,4 @@ export class Clients {
       });
     }
   }
-}
-
-function roleOf(host: NodeHost, shardId: number): string {
-  return host.info().shards.find((shard) => shard.shardId === shardId)?.role ?? '';
 }

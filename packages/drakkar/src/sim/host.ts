@@ -236,7 +236,6 @@ export class SimHost {
       transport: (context) =>
         watchTransport(createTcpTransport(context), {
           env,
-          pool: context.pool,
           dice: this.dice.stream('frames'),
           disturbance: this.disturbance,
           onSend: (address, slab, offset, lengthBytes) => this.owner.onSend(this, address, slab, offset, lengthBytes),
@@ -444,6 +443,13 @@ export class SimHost {
     this.waiting.clear();
   }
 
+  takeRun(): boolean {
+    const running = this.machine.process;
+    if (running?.hasRun !== true) return false;
+    running.hasRun = false;
+    return true;
+  }
+
   reportCounters(host: NodeHost): void {
     for (const { log, counters, snapshots, arrivals } of enginesOf(host)) {
       this.owner.count('snapshotsThatWaited', snapshots.sends.waited + arrivals.places.waited);
@@ -461,6 +467,7 @@ export class SimHost {
   call<T>(begin: (host: NodeHost) => Promise<T>): Promise<T | 'lost'> {
     const { host } = this;
     if (host === undefined) return Promise.resolve('lost');
+    this.machine.process!.hasRun = true;
     return new Promise((resolve, reject) => {
       const lost = (): void => resolve('lost');
       this.waiting.add(lost);

@@ -11,7 +11,7 @@ import {
   imageOf,
   memberIds,
   readFrame,
-  replicasOf,
+  replicaOf,
   type BlockHeader,
   type Membership,
   type Message,
@@ -31,6 +31,8 @@ export interface ObservedHost {
   readonly address: string;
   /** Set while its process runs. */
   readonly host: NodeHost | undefined;
+  /** Whether its process did anything since the last question. */
+  takeRun(): boolean;
   /** Its disk was damaged for good: it need not come back, but if it does nothing is missing. */
   readonly isDamaged: boolean;
   /** Its disk was lost or rolled back: it forgot what it had promised, and its peers must refuse it. */
@@ -89,10 +91,10 @@ export class Observer {
     for (const shardId of shardIds) this.truths.set(shardId, new ShardTruth(shardId));
   }
 
-  /** After every event. */
+  /** After every event, at whom it concerned. */
   look(): void {
     for (const owner of this.hosts) {
-      if (owner.host !== undefined) forEachReplica(owner.host, (view) => this.lookAt(owner, view));
+      if (owner.takeRun() && owner.host !== undefined) forEachReplica(owner.host, (view) => this.lookAt(owner, view));
     }
   }
 
@@ -339,9 +341,7 @@ export class Observer {
   }
 
   private viewOf(owner: ObservedHost, shardId: number): ReplicaView | undefined {
-    if (owner.host === undefined) return undefined;
-    for (const view of replicasOf(owner.host)) if (view.shardId === shardId) return view;
-    return undefined;
+    return owner.host === undefined ? undefined : replicaOf(owner.host, shardId);
   }
 
   private checkMessage(owner: ObservedHost, message: Message): void {

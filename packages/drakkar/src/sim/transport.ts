@@ -6,7 +6,7 @@
 import type { Env } from '../env/env.ts';
 import { FrameType, frameType } from '../inspect.ts';
 import type { InboundSession, Peer, SnapshotHeader, Transport, TransportHandlers } from '../transport/transport.ts';
-import type { Slab, SlabPool } from '../wire/slab.ts';
+import { Slab } from '../wire/slab.ts';
 import type { Dice } from './dice.ts';
 
 /** Probabilities for each frame that arrives; changed while the run goes on. */
@@ -22,7 +22,6 @@ const REPLAY_MS = 2000;
 
 export interface TransportWatch {
   readonly env: Env;
-  readonly pool: SlabPool;
   readonly dice: Dice;
   readonly disturbance: Disturbance;
   onSend(address: string, slab: Slab, offset: number, lengthBytes: number): void;
@@ -72,7 +71,7 @@ function disturbed(handlers: TransportHandlers, watch: TransportWatch): Transpor
   const { dice, disturbance, env } = watch;
   const ended = new WeakSet<InboundSession>();
   const later = (from: InboundSession, slab: Slab, offset: number, lengthBytes: number, delayMs: number): void => {
-    const copy = watch.pool.acquire(lengthBytes);
+    const copy = new Slab(lengthBytes);
     copy.u8.set(slab.u8.subarray(offset, offset + lengthBytes));
     copy.usedBytes = lengthBytes;
     env.scheduler.after(delayMs, () => {

@@ -6,7 +6,7 @@ import { DrakkarError } from '../errors.ts';
 import { FRAME_CHECKED_BYTES, FRAME_HEADER_BYTES, checkFrame, isFrameLength, isHeaderSound } from '../wire/frame.ts';
 import { FORMAT_NEWEST } from '../wire/formats.ts';
 import { FRAME_MAX_BYTES, FRAME_MAX_BYTES_BEFORE_HELLO } from '../wire/limits.ts';
-import { SLAB_BYTES, Slab, type SlabPool } from '../wire/slab.ts';
+import { Slab, type SlabPool } from '../wire/slab.ts';
 
 export class FrameReceiver {
   private maxFrameBytes: number = FRAME_MAX_BYTES_BEFORE_HELLO;
@@ -79,17 +79,18 @@ export class FrameReceiver {
     if (this.slab === undefined) {
       // A stranger gets no more than its HELLO may need: a megabyte for each would be a gift to whoever opens many connections.
       const isKnown = this.maxFrameBytes > FRAME_MAX_BYTES_BEFORE_HELLO;
-      this.slab = isKnown ? this.pool.acquire(SLAB_BYTES) : new Slab(FRAME_MAX_BYTES_BEFORE_HELLO);
+      this.slab = isKnown ? this.pool.acquire() : new Slab(FRAME_MAX_BYTES_BEFORE_HELLO);
       this.start = this.end = 0;
       return this.slab;
     }
-    if (this.end < this.slab.sizeBytes && this.slab.sizeBytes >= Math.min(this.maxFrameBytes, SLAB_BYTES))
+    const { slabBytes } = this.pool;
+    if (this.end < this.slab.sizeBytes && this.slab.sizeBytes >= Math.min(this.maxFrameBytes, slabBytes))
       return this.slab;
     const old = this.slab;
     const partial = this.end - this.start;
     const claimed = partial >= FRAME_HEADER_BYTES ? old.u32[this.start >>> 2] : 0;
     // A frame larger than a slab: twice what came, until it fits.
-    const size = claimed > SLAB_BYTES ? Math.min(claimed, Math.max(partial * 2, SLAB_BYTES)) : SLAB_BYTES;
+    const size = claimed > slabBytes ? Math.min(claimed, Math.max(partial * 2, slabBytes)) : slabBytes;
     const slab = this.pool.acquire(Math.max(size, partial + 4));
     slab.u8.set(old.u8.subarray(this.start, this.end), 0);
     old.release();

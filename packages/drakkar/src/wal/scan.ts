@@ -19,7 +19,7 @@ import {
 } from './layout.ts';
 import type { Segment } from './segments.ts';
 
-/** Bytes read at once; grows for a group that is larger. */
+/** Most bytes read at once, but for a group that is larger. */
 const WINDOW_BYTES = 4 * 1024 * 1024;
 
 export interface FrameVisitor {
@@ -207,7 +207,7 @@ function damaged(segment: Segment, offset: number, why: string): DrakkarError {
 
 /** A piece of a segment in memory, moved along. */
 class Window {
-  u8 = new Uint8Array(WINDOW_BYTES);
+  u8 = new Uint8Array(0);
   u32 = new Uint32Array(this.u8.buffer);
   start = 0;
   end = 0;
@@ -217,8 +217,9 @@ class Window {
   async load(segment: Segment, offset: number, bytes: number, size: number): Promise<void> {
     const wanted = Math.min(offset + bytes, size);
     if (segment === this.segment && offset >= this.start && wanted <= this.end) return;
-    if (bytes > this.u8.length) {
-      this.u8 = new Uint8Array(pagesUp(bytes));
+    const room = Math.max(bytes, Math.min(size, WINDOW_BYTES));
+    if (room > this.u8.length) {
+      this.u8 = new Uint8Array(pagesUp(room));
       this.u32 = new Uint32Array(this.u8.buffer);
     }
     this.segment = segment;

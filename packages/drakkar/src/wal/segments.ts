@@ -101,7 +101,8 @@ export class SegmentFiles {
       await fs.remove(temporary);
       const file = await fs.open(temporary, 'create', { direct: true });
       try {
-        this.zeros ??= new Uint8Array(fs.allocate(FILL_BYTES), 0, Math.min(FILL_BYTES, this.segmentBytes));
+        const fillBytes = Math.min(FILL_BYTES, this.segmentBytes);
+        this.zeros ??= new Uint8Array(fs.allocate(fillBytes), 0, fillBytes);
         const { zeros } = this;
         for (let at = 0; at < this.segmentBytes; at += zeros.length) {
           await writeAll(file, zeros, Math.min(zeros.length, this.segmentBytes - at), at);

@@ -163,8 +163,8 @@ export class Wal implements LogDb {
     this.env = env;
     this.formats = formats;
     this.files = files;
-    this.staging = this.makeStaging(GROUP_HEADER_BYTES + GROUP_MAX_BYTES + PAGE_BYTES);
     this.groupMaxBytes = Math.min(GROUP_MAX_BYTES, files.segmentBytes >>> 2);
+    this.staging = this.makeStaging(GROUP_HEADER_BYTES + this.groupMaxBytes + PAGE_BYTES);
     this.segments = segments;
     this.recovered = recovered;
     for (const [shardId, epoch] of stateEpochs)

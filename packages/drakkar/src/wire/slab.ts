@@ -11,7 +11,7 @@ if (new Uint8Array(Uint32Array.of(1).buffer)[0] !== 1) {
   throw new Error('Drakkar needs a little-endian machine: its blocks are read in place');
 }
 
-/** The size that pools recycle. Small enough that few of them stay in the cache (hot-path §5.3). */
+/** The size that pools recycle, unless they are told another. Small enough that few of them stay in the cache (hot-path §5.3). */
 export const SLAB_BYTES = 1024 * 1024;
 
 export class Slab {
@@ -51,23 +51,26 @@ export class Slab {
   }
 }
 
-/** Recycles slabs of `SLAB_BYTES`; larger ones are made for one use. */
+/** Most slabs that a pool keeps for whoever comes next. */
+const FREE_SLABS_MAX = 32;
+
+/** Recycles slabs of `slabBytes`; larger ones are made for one use. */
 export class SlabPool {
+  readonly slabBytes: number;
   private readonly free: Slab[] = [];
-  private readonly maxFree: number;
   /** Bytes of slabs that are out; the bound on pinned memory is checked against it. */
   pinnedBytes = 0;
 
-  constructor(maxFreeBytes = 32 * SLAB_BYTES) {
-    this.maxFree = Math.floor(maxFreeBytes / SLAB_BYTES);
+  constructor(slabBytes = SLAB_BYTES) {
+    this.slabBytes = slabBytes;
   }
 
   /** An empty slab of at least `minBytes`, held once by the caller. */
-  acquire(minBytes = SLAB_BYTES): Slab {
+  acquire(minBytes = this.slabBytes): Slab {
     let slab: Slab | undefined;
-    if (minBytes <= SLAB_BYTES) {
+    if (minBytes <= this.slabBytes) {
       slab = this.free.pop();
-      if (slab === undefined) slab = new Slab(SLAB_BYTES, this);
+      if (slab === undefined) slab = new Slab(this.slabBytes, this);
       else slab.revive();
     } else {
       slab = new Slab((minBytes + 3) & ~3, this);
@@ -83,6 +86,6 @@ export class SlabPool {
 
   take(slab: Slab): void {
     this.pinnedBytes -= slab.sizeBytes;
-    if (slab.sizeBytes === SLAB_BYTES && this.free.length < this.maxFree) this.free.push(slab);
+    if (slab.sizeBytes === this.slabBytes && this.free.length < FREE_SLABS_MAX) this.free.push(slab);
   }
 }

@@ -13,33 +13,47 @@ export interface Change {
 /** Decides for each sector, name or size whether it reached the disk. */
 export type Keep = () => boolean;
 
-/** Bytes with room to grow. */
+/** Bytes with room to grow. Copies share them until one of the two is changed: most files of a disk are not, after a power cut. */
 class Growing {
   bytes: Uint8Array = new Uint8Array(0);
   sizeBytes = 0;
+  private isShared = false;
 
+  /** `bytes` are not changed afterwards by whoever gave them. */
   put(position: number, bytes: Uint8Array): void {
     const end = position + bytes.length;
-    if (end > this.bytes.length) this.reserve(Math.max(end, this.bytes.length * 2));
-    this.bytes.set(bytes, position);
+    if (this.bytes.length === 0 && position === 0) {
+      this.bytes = bytes;
+      this.isShared = true;
+    } else if (end > this.bytes.length) this.reserve(Math.max(end, this.bytes.length * 2));
+    else this.own();
+    if (this.bytes !== bytes) this.bytes.set(bytes, position);
     if (end > this.sizeBytes) this.sizeBytes = end;
   }
 
   resize(sizeBytes: number): void {
     if (sizeBytes > this.bytes.length) this.reserve(sizeBytes);
+    else this.own();
     if (sizeBytes < this.sizeBytes) this.bytes.fill(0, sizeBytes, this.sizeBytes);
     this.sizeBytes = sizeBytes;
+  }
+
+  /** Before a change. */
+  own(): void {
+    if (this.isShared) this.reserve(this.bytes.length);
   }
 
   private reserve(sizeBytes: number): void {
     const larger = new Uint8Array(sizeBytes);
     larger.set(this.bytes);
     this.bytes = larger;
+    this.isShared = false;
   }
 
   copyFrom(other: Growing): void {
-    this.bytes = other.bytes.slice(0, other.sizeBytes);
+    this.bytes = other.bytes;
     this.sizeBytes = other.sizeBytes;
+    this.isShared = other.isShared = true;
   }
 }
 
@@ -118,6 +132,7 @@ export class FileImage {
 
   /** What is changed is changed durably, too. */
   edit(change: (bytes: Uint8Array) => void): void {
+    this.seen.own();
     change(this.bytes);
     this.pending = [];
     this.durable.copyFrom(this.seen);

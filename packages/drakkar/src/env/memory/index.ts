@@ -18,6 +18,9 @@ export { SimulatedAuthority, type CertificateRequest } from './security.ts';
 export { MemoryThread } from './threads.ts';
 export { World, seededRandom } from './world.ts';
 
+/** Of hosts in memory, which are many and die soon. */
+const MEMORY_SLAB_BYTES = 64 * 1024;
+
 type Exports = Readonly<Record<string, unknown>>;
 
 export class MemoryMachine {
@@ -53,6 +56,7 @@ export class MemoryMachine {
         network: this.network.attach(this.name, owner),
         logger,
         tracing: silentTracing,
+        slabBytes: MEMORY_SLAB_BYTES,
         modules: { load: (url) => this.load(url, env) },
       };
       return env;

@@ -11,6 +11,8 @@ const BACKLOG_MAX = 1_000_000;
 
 export class Process implements Clock, Scheduler {
   readonly world: World;
+  /** A task ran, here or in a thread, since somebody set it to false. */
+  hasRun = false;
   private hasEnded = false;
   private isStopped = false;
   private backlog: (() => void)[] = [];
@@ -39,8 +41,10 @@ export class Process implements Clock, Scheduler {
       this.parent.run(() => {
         if (!this.hasEnded) task();
       });
-    } else if (!this.isStopped) task();
-    else if (this.backlog.push(task) > BACKLOG_MAX) throw new Error(`more than ${BACKLOG_MAX} tasks wait`);
+    } else if (!this.isStopped) {
+      this.hasRun = true;
+      task();
+    } else if (this.backlog.push(task) > BACKLOG_MAX) throw new Error(`more than ${BACKLOG_MAX} tasks wait`);
   }
 
   /** Runs `task` after `delayMs` of virtual time: what comes from outside. */
