@@ -32,6 +32,8 @@ async function run(job: Job): Promise<Outcome | Verdict> {
   }
   if (job.kind === 'damage') {
     const { trace: _, ...outcome } = await damagePoints({ seed, workload: () => new StoreWorkload() });
+    // What is still held, not what nobody collected yet.
+    globalThis.gc?.();
     return { ...outcome, rssBytes: process.memoryUsage.rss() };
   }
   const { trace: _, ...outcome } = await simulate({ ...options, workload: new StoreWorkload() });
