@@ -70,6 +70,8 @@ export class EngineThreads {
   private readonly removed = new Map<number, number>();
   /** Of replicas that stopped; a caller may hold a handle to one. */
   private readonly stopped = new Map<number, RemoteShard>();
+  /** Tells whoever dials where the engines are, while engine 0 cannot. */
+  private standIn: Known | undefined;
   /** Engines that failed before all were open. */
   private readonly early = new Map<number, DrakkarError>();
   private formatTold = 0;
@@ -115,6 +117,7 @@ export class EngineThreads {
     );
     for (const known of opened.flat().sort((a, b) => a.report.number - b.report.number)) this.add(known);
     this.announceAll();
+    for (const [number, error] of this.early) this.engineFailed(number, error);
   }
 
   private async openThread(client: ThreadClient, engines: readonly EnginePaths[]): Promise<Known[]> {
@@ -139,8 +142,6 @@ export class EngineThreads {
     this.engines.set(number, known);
     for (const shardId of shardIds) this.place(shardId, number);
     for (const [shardId, replicaId] of known.report.removed) this.removed.set(shardId, replicaId);
-    const failure = this.early.get(number);
-    if (failure !== undefined) this.engineFailed(number, failure);
   }
 
   private place(shardId: number, engine: number): void {
@@ -150,14 +151,24 @@ export class EngineThreads {
     this.engines.get(engine)!.shardCount++;
   }
 
-  /** Engine 0 tells whoever dials where the shards are. */
+  /** Engine 0 tells whoever dials where the shards are; when it has failed, the first that has not. */
   private announceAll(): void {
-    for (const { report } of this.engines.values()) this.announce(report, report.shardIds);
+    const shardsIn = new Map<number, number[]>([...this.engines.keys()].map((number) => [number, []]));
+    for (const [shardId, number] of this.placement) shardsIn.get(number)!.push(shardId);
+    for (const [number, { report }] of this.engines) this.announce(report, shardsIn.get(number)!);
   }
 
   private announce({ number, address }: EngineReport, shardIds: readonly number[]): void {
     const first = this.engines.get(0)!;
-    if (first.failure === undefined) first.client.call('announce', [number, address, shardIds]).catch(() => {});
+    const teller = isAlive(first) ? first : this.standIn;
+    teller?.client.call('announce', [number, address, shardIds]).catch(() => {});
+  }
+
+  private standInFor(failed: Known): void {
+    if (this.isClosing || (failed !== this.standIn && failed !== this.engines.get(0))) return;
+    if (this.standIn !== undefined && isAlive(this.standIn)) return;
+    this.standIn = [...this.engines.values()].find(isAlive);
+    this.announceAll();
   }
 
   addressChanged(target: string): void {
@@ -382,6 +393,7 @@ export class EngineThreads {
     engine.failure = error;
     this.options.events.emit('engineFailed', { engine: number, error });
     if (this.failure !== undefined) this.options.events.emit('hostFailed', { error });
+    else this.standInFor(engine);
   }
 
   private threadDied(client: ThreadClient, error: DrakkarError): void {
@@ -412,6 +424,8 @@ export class EngineThreads {
     await Promise.all(this.clients.map((client) => client.close()));
   }
 }
+
+const isAlive = ({ failure, client }: Known): boolean => failure === undefined && client.failure === undefined;
 
 /** The engines of thread `t` of `count`. */
 export function enginesOf(directory: HostDirectory, t: number, count: number): EnginePaths[] {

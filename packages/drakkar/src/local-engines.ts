@@ -6,6 +6,7 @@ import { DEFAULTS, type NodeHostOptions, type ReplicaOptions } from './config.ts
 import { startReplica } from './engine/bootstrap.ts';
 import { isRemoved, removeData, removedError } from './engine/membership.ts';
 import type { EnginePaths, HostDirectory } from './engine/directory.ts';
+import { Door } from './engine/door.ts';
 import { Engine } from './engine/engine.ts';
 import { removeLeftovers } from './engine/leftovers.ts';
 import type { Replica } from './engine/replica.ts';
@@ -26,6 +27,7 @@ import { shardView, shardViews, tellRegistry, type OwnReplicas } from './shard-n
 import type { EngineReport } from './threads/protocol.ts';
 import type { TransportSecurity } from './transport/security.ts';
 import { createTcpTransport } from './transport/tcp.ts';
+import type { Transport } from './transport/transport.ts';
 import { openWal } from './wal/wal.ts';
 import { SlabPool } from './wire/slab.ts';
 
@@ -48,6 +50,8 @@ export class LocalEngines implements OwnReplicas {
   private readonly stopping = new AbortController();
   private readonly context: EngineContext;
   private readonly codecs: Codecs;
+  /** While engine 0 has failed, here or in its thread, and it is for this thread to stand in for it. */
+  private door: Door | undefined;
 
   constructor(context: EngineContext) {
     this.context = context;
@@ -64,7 +68,10 @@ export class LocalEngines implements OwnReplicas {
       await this.closeAll();
       throw error;
     }
-    if (this.context.isPart || this.all.length === 1) return;
+    if (!this.context.isPart && this.all.length > 1) this.announceAll();
+  }
+
+  private announceAll(): void {
     for (const { number, address, shardIds } of this.reports()) this.announce(number, address, shardIds);
   }
 
@@ -222,9 +229,14 @@ export class LocalEngines implements OwnReplicas {
     if (!this.context.isPart && this.all.length > 1) this.announce(engine.number, reachableAt(engine), [shardId]);
   }
 
-  /** Engine 0 tells whoever dials. */
+  /** Engine 0 tells whoever dials, or what stands in for it. */
   announce(number: number, address: string, shardIds: readonly number[]): void {
-    this.numbered(0)?.transport.announce?.(number, address, shardIds);
+    const first = this.numbered(0);
+    if (first !== undefined && first.failure === undefined) first.transport.announce?.(number, address, shardIds);
+    else {
+      this.door ??= new Door(this.context.env, () => transportOf(this.context, 0, new SlabPool()));
+      this.door.announce(number, address, shardIds);
+    }
   }
 
   addressChanged(target: string): void {
@@ -298,7 +310,10 @@ export class LocalEngines implements OwnReplicas {
   engineFailed(number: number, error: DrakkarError): void {
     const { events, isPart } = this.context;
     if (isPart || this.all.length > 1) events.emit('engineFailed', { engine: number, error });
-    if (!isPart && this.failure !== undefined) events.emit('hostFailed', { error });
+    if (this.failure !== undefined) {
+      void this.door?.close();
+      if (!isPart) events.emit('hostFailed', { error });
+    } else if (!isPart && number === 0) this.announceAll();
   }
 
   /** Waits until what the replicas wrote is durable. */
@@ -314,6 +329,7 @@ export class LocalEngines implements OwnReplicas {
   }
 
   private async closeAll(): Promise<void> {
+    await this.door?.close();
     for (const engine of this.all) {
       await engine.close();
       await engine.log.close();
@@ -323,23 +339,14 @@ export class LocalEngines implements OwnReplicas {
 
 /** Opens the log, begins to listen. */
 async function openEngine(engines: LocalEngines, paths: EnginePaths): Promise<Engine> {
-  const { env, options, directory, registry, security, events, trace, tickMs } = engines.condition;
+  const { env, options, directory, events, trace, tickMs } = engines.condition;
   const { number } = paths;
   const pool = new SlabPool(env.slabBytes);
   const formats = { newest: directory.identity.newestFormat, enabled: directory.format };
   const log = await (options.logDb ?? openWal)({ env, dir: paths.walDir, pool, formats });
   try {
     await removeLeftovers(env.fs, paths.snapshotsDir, log);
-    const transport = (options.transport ?? createTcpTransport)({
-      env,
-      identity: directory.identity,
-      listenAddress: listenAddressOf(options, number),
-      pool,
-      engine: number,
-      resolve: (target) => registry.resolve(target),
-      maxSendQueueBytes: options.maxSendQueueBytes ?? DEFAULTS.maxSendQueueBytes,
-      security,
-    });
+    const transport = transportOf(engines.condition, number, pool);
     const engine = new Engine({
       env,
       number,
@@ -368,6 +375,21 @@ async function openEngine(engines: LocalEngines, paths: EnginePaths): Promise<En
     await log.close();
     throw error;
   }
+}
+
+/** What listens for engine `number`. */
+function transportOf(context: EngineContext, number: number, pool: SlabPool): Transport {
+  const { env, options, directory, registry, security } = context;
+  return (options.transport ?? createTcpTransport)({
+    env,
+    identity: directory.identity,
+    listenAddress: listenAddressOf(options, number),
+    pool,
+    engine: number,
+    resolve: (target) => registry.resolve(target),
+    maxSendQueueBytes: options.maxSendQueueBytes ?? DEFAULTS.maxSendQueueBytes,
+    security,
+  });
 }
 
 /** Each engine has its share of what the host may take. */

@@ -63,3 +63,5 @@ export const LOG_QUERY_BYTES = 4 * 1024 * 1024;
 /** What a change stream keeps for its consumer; what does not fit is read from the log later. */
 export const WATCH_BUFFER_BYTES = 1024 * 1024;
 export const WATCH_BUFFER_BYTES_MAX = 64 * 1024 * 1024;
+/** Between two tries to listen at a host's address in place of its engine 0 that failed. */
+export const DOOR_RETRY_MS = 100;

@@ -61,6 +61,7 @@ async function importAndCompare(exported: ExportedSim, env: ReturnType<SimHost['
   const place = { ...host.placeOf(shardId, env), dir: 'imported-stores' };
   const makes = (): AnyStateMachine =>
     watchMachine(workload.createStateMachine(shardId, IMPORTED_ID, place), {
+      onGiven() {},
       onApplied: (...args) => truth.applies(...args),
       // The digest at the index of the last command must be the one that every replica had there.
       onDigest: (...args) => truth.hasDigest(...args),

@@ -23,6 +23,8 @@ export const TOKEN_BYTES = 4;
 const PREFIX_BYTES = 8;
 
 export interface ApplyWatcher {
+  /** An on-disk state machine is about to be given this, as `onApplied` tells it once the update has ended. */
+  onGiven(index: number, token: number, command: Uint8Array): void;
   /** `result` is of the state machine under test; bytes are valid during the call. */
   onApplied(index: number, token: number, command: Uint8Array, result: Result): void;
   /** The state machine's own digest with everything up to `index` applied. */
@@ -45,6 +47,8 @@ export function withToken(token: number, command: Uint8Array): Uint8Array {
   whole.set(command, TOKEN_BYTES);
   return whole;
 }
+
+const commandOf = ({ bytes, offset, lengthBytes }: Entry): Uint8Array => bytes.subarray(offset, offset + lengthBytes);
 
 /** The state machine under watch, of the same kind. */
 export function watchMachine(inner: AnyStateMachine, watcher: ApplyWatcher): AnyStateMachine {
@@ -79,9 +83,15 @@ class Watch {
     }
   }
 
+  reportGiven(entries: readonly Entry[]): void {
+    for (const [at, entry] of entries.entries()) {
+      this.watcher.onGiven(entry.index, this.tokens[at], commandOf(entry));
+    }
+  }
+
   end(entries: readonly Entry[]): void {
     for (const [at, entry] of entries.entries()) {
-      const command = entry.bytes.subarray(entry.offset, entry.offset + entry.lengthBytes);
+      const command = commandOf(entry);
       this.watcher.onApplied(entry.index, this.tokens[at], command, entry.result);
       this.appliedIndex = entry.index;
     }
@@ -239,6 +249,7 @@ class WatchedDisk implements OnDiskStateMachine<unknown, Promise<WatchedAnswer>,
       if (index <= watch.appliedIndex) watch.watcher.onRepeated(index, watch.appliedIndex);
     }
     watch.begin(entries);
+    watch.reportGiven(entries);
     await this.inner.update(entries, batch);
     watch.end(entries);
   }

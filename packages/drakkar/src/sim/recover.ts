@@ -73,6 +73,7 @@ async function open({ host, observer, workload }: Recovery, env: Env): Promise<N
     const truth = observer.truths.get(shardId)!;
     const makes = (): AnyStateMachine => {
       return watchMachine(workload.createStateMachine(shardId, host.id, host.placeOf(shardId, env)), {
+        onGiven() {},
         onApplied: (...args) => truth.applies(...args),
         onDigest: (...args) => truth.hasDigest(...args),
         onOpened() {},

@@ -273,10 +273,13 @@ class Run implements HostOwner {
     const truth = this.observer.truths.get(shardId)!;
     return watchMachine(this.workload.createStateMachine(shardId, host.id, host.placeOf(shardId, env)), {
       // What a host believes that forgot what it promised is for its peers to refuse.
+      onGiven: (...args) => this.guarded(() => host.isForgetful || truth.gives(...args)),
       onApplied: (...args) => this.guarded(() => host.isForgetful || truth.applies(...args)),
       onDigest: (...args) => this.guarded(() => host.isForgetful || truth.hasDigest(...args)),
-      onOpened: (index) =>
-        this.count(index === 0 ? 'storesNew' : index < truth.commitIndex ? 'storesBehind' : 'stores'),
+      onOpened: (index) => {
+        this.guarded(() => host.isForgetful || truth.stores(index));
+        this.count(index === 0 ? 'storesNew' : index < truth.commitIndex ? 'storesBehind' : 'stores');
+      },
       onRepeated: (...args) => this.guarded(() => truth.repeats(...args)),
     });
   }

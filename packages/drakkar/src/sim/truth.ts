@@ -26,7 +26,8 @@ export interface ReadEntry {
 interface AppliedCommand {
   readonly token: number;
   readonly command: number;
-  readonly result: number;
+  /** Undefined while nobody has seen its answer: a store has it whose process ended in the update. */
+  result: number | undefined;
 }
 
 export class ShardTruth {
@@ -35,6 +36,8 @@ export class ShardTruth {
   commitIndex = 0;
   /** By index. */
   readonly applied = new Map<number, AppliedCommand>();
+  /** What stores were given in updates that nobody has seen the end of, by index. */
+  private readonly given = new Map<number, AppliedCommand>();
   /** What readers of the log got, by index. */
   private readonly read = new Map<number, ReadEntry & { readonly command: number }>();
   private readonly digests = new Map<number, number>();
@@ -156,7 +159,28 @@ export class ShardTruth {
   }
 
   applies(index: number, token: number, command: Uint8Array, result: Result): void {
-    const seen = { token, command: digest(command), result: digest(result) };
+    this.given.delete(index);
+    this.knowsApplied(index, { token, command: digest(command), result: digest(result) });
+  }
+
+  /** A store is given a command. Its process may end in the update, and what it wrote be there all the same. */
+  gives(index: number, token: number, command: Uint8Array): void {
+    const given = { token, command: digest(command), result: undefined };
+    if (this.applied.has(index)) this.knowsApplied(index, given);
+    else this.given.set(index, given);
+  }
+
+  /** A store was opened, and has what was given to it or its like up to `storedIndex`: that was applied, seen or not. */
+  stores(storedIndex: number): void {
+    for (const [index, given] of this.given) {
+      if (index > storedIndex) continue;
+      this.given.delete(index);
+      this.knowsApplied(index, given);
+    }
+  }
+
+  private knowsApplied(index: number, seen: AppliedCommand): void {
+    const { token } = seen;
     const known = this.applied.get(index);
     const read = this.read.get(index);
     holds(
@@ -178,9 +202,11 @@ export class ShardTruth {
     holds(known.token === token && known.command === seen.command, 'state machine safety', () => {
       return `entry ${index} of shard ${this.shardId} is call ${known.token} on one replica and ${token} on another`;
     });
-    holds(known.result === seen.result, 'state machines agree on answers', () => {
+    const isSameAnswer = known.result === undefined || seen.result === undefined || known.result === seen.result;
+    holds(isSameAnswer, 'state machines agree on answers', () => {
       return `call ${token} at ${index} of shard ${this.shardId} is answered differently on two replicas`;
     });
+    known.result ??= seen.result;
   }
 
   /** A stream or a query of the log gave this entry, somewhere. */

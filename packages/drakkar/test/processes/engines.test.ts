@@ -138,3 +138,22 @@ test('a thread that dies takes its shards with it and nothing else', async () =>
   await hosts[0].ask({ kind: 'write', shardId: 2, lines: ['the other hosts go on'] });
   for (const host of hosts) await host.close();
 });
+
+test('a host whose engine 0 died is found by one that starts later: another thread listens in its place', async () => {
+  const hosts = await startAll([1, 2, 2]);
+  const { shards } = (await hosts[1].ask({ kind: 'infos' })) as { shards: { shardId: number; engine: number }[] };
+  const doomed = shards.find(({ shardId, engine }) => shardId > 1 && engine === 0)!.shardId;
+  const living = shards.find(({ engine }) => engine === 1)!.shardId;
+  await assert.rejects(async () => {
+    for (;;) await hosts[1].ask({ kind: 'read', shardId: doomed, query: 'die' });
+  }, /ERR_ENGINE_FAILED|ERR_SHARD_FAILED/);
+  await hosts[2].kill();
+  const later = new Member({ id: 3, dir: join(root, '3'), members, engines: 2, shardIds: SHARDS });
+  await later.answer();
+  await hosts[0].kill();
+  // Only the two of them are left.
+  await later.ask({ kind: 'write', shardId: living, lines: ['found'] });
+  const lines = (await hosts[1].ask({ kind: 'read', shardId: living, query: 'all' })) as string[];
+  assert.equal(lines.at(-1), 'found');
+  for (const host of [hosts[1], later]) await host.close();
+});

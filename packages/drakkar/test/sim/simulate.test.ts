@@ -48,6 +48,8 @@ const REGRESSIONS: readonly (readonly [seed: number, was: string])[] = [
   [1553359443, 'a leader that held proposals back fell silent, and its followers refused them for ever'],
   [53, 'a leader that had just lost its leadership offered a snapshot in the term of its successor'],
   [2418, 'the checks took an acknowledgement for a lie while a snapshot replaced the log'],
+  [80700791, 'a replica began on a host whose engine 0 had died, and nobody ever found it there'],
+  [80701124, 'the checks missed what a store had kept of an update in which its process died'],
 ];
 
 for (const [seed, was] of REGRESSIONS) {
