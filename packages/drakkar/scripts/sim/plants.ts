@@ -242,8 +242,8 @@ export const PLANTS: readonly Plant[] = [
   // Sessions and outcomes.
   {
     name: 'session-retry-applied-again',
-    file: 'rsm/rsm.ts',
-    from: '    if (known !== undefined) {\n      report(u32, word, index, ApplyStatus.Ok, known, sink);\n      return true;\n    }\n',
+    file: 'rsm/special-entries.ts',
+    from: '  if (known !== undefined) {\n    report(u32, word, index, ApplyStatus.Ok, known, sink);\n    return true;\n  }\n',
     to: '',
   },
   {
