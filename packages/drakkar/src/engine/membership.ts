@@ -140,7 +140,7 @@ export function hasNews({ raft }: Replica, message: Message): boolean {
       return message.term >= raft.term;
     case MessageType.RequestPreVote:
     case MessageType.RequestVote:
-      return raft.isBehind(message.logIndex, message.logTerm);
+      return raft.log.isBehind(message.logIndex, message.logTerm);
     default:
       return false;
   }
