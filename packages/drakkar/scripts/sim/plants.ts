@@ -192,9 +192,9 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     name: 'reads-before-they-are-applied',
-    file: 'engine/replica.ts',
-    from: 'if (!this.reads.isServable(appliedIndex)) return;\n    const startedMs = this.reads.serve(appliedIndex, this);',
-    to: 'const startedMs = this.reads.serve(Number.MAX_SAFE_INTEGER - 1, this);',
+    file: 'engine/reading.ts',
+    from: 'if (!replica.reads.isServable(appliedIndex)) return;\n  const startedMs = replica.reads.serve(appliedIndex, replica);',
+    to: 'const startedMs = replica.reads.serve(Number.MAX_SAFE_INTEGER - 1, replica);',
   },
   // Who reads the log.
   {
@@ -229,9 +229,9 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     name: 'commit-told-after-the-answer',
-    file: 'engine/replica.ts',
-    from: '    if (this.onlookers.wantsCommits) this.onlookers.committed();\n',
-    to: '    if (this.onlookers.wantsCommits) setImmediate(() => this.onlookers.committed());\n',
+    file: 'engine/applying.ts',
+    from: '  if (replica.onlookers.wantsCommits) replica.onlookers.committed();\n',
+    to: '  if (replica.onlookers.wantsCommits) setImmediate(() => replica.onlookers.committed());\n',
   },
   {
     name: 'busy-for-ever',
@@ -266,9 +266,9 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     name: 'applies-while-a-snapshot-streams',
-    file: 'engine/replica.ts',
-    from: 'if (this.isRestoring || rsm.busy) return false;',
-    to: 'if (this.isRestoring) return false;',
+    file: 'engine/applying.ts',
+    from: 'if (replica.isRestoring || rsm.busy) return false;',
+    to: 'if (replica.isRestoring) return false;',
   },
   // The log on disk.
   {

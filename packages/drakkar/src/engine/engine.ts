@@ -12,6 +12,7 @@ import * as quiesce from '../raft/quiesce.ts';
 import type { Slab, SlabPool } from '../wire/slab.ts';
 import type { LogDb, LogSink, RecoveredShard } from '../wal/logdb.ts';
 import type { HostIdentity, InboundSession, Peer, Transport } from '../transport/transport.ts';
+import { applyCommitted } from './applying.ts';
 import { Arrivals } from './arrivals.ts';
 import { rolledBack } from './directory.ts';
 import type { EventSink } from './events.ts';
@@ -381,7 +382,7 @@ export class Engine implements LogSink {
       replica.isReady = false;
       if (replica.status !== 'running') continue;
       try {
-        if (replica.applyCommitted(deadline)) this.markReady(replica);
+        if (applyCommitted(replica, deadline)) this.markReady(replica);
         if (!replica.isRunning) continue; // it applied its own removal
         replica.gather(maySeal);
         if (!maySeal && !replica.openBlock.isEmpty) this.markReadyLater(replica);
