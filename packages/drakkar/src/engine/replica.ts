@@ -328,7 +328,7 @@ export class Replica implements ApplySink {
     const slot = this.raft.slots.indexOf(replicaId);
     if (slot >= 0) return this.peers[slot];
     const stranger = this.strangers.get(replicaId);
-    return stranger === undefined ? undefined : this.engine.peerAt(stranger.target, this.shardId);
+    return stranger === undefined ? undefined : this.engine.ways.peerAt(stranger.target, this.shardId);
   }
 
   // Applying.
