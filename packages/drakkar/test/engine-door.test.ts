@@ -12,7 +12,7 @@ async function finds(cluster: TestCluster, id: number, shardId: number, engine: 
   cluster.kill(id);
   const host = await cluster.open(id);
   await cluster.startReplica(id, shardId);
-  const ways = (): Peer[] => [...enginesOf(host)].flatMap((each) => [...each['peersInUse']]);
+  const ways = (): Peer[] => [...enginesOf(host)].flatMap((each) => [...each.ways['inUse']]);
   const isMeant = (peer: Peer): boolean =>
     peer.address === cluster.addressOf(1) && peer.engine === engine && peer.connected;
   await cluster.world.until(() => ways().some(isMeant), 10_000);

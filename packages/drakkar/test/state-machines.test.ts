@@ -11,7 +11,7 @@ import {
   type SnapshotFile,
 } from 'drakkar';
 import { ConcurrentStore, DiskStore, Store, type MachinePlace } from 'drakkar/sim';
-import type { EngineCounters } from '../src/engine/engine.ts';
+import type { EngineCounters } from '../src/engine/counters.ts';
 import type { Env } from '../src/env/env.ts';
 import { TestCluster, engineOf, text } from './support.ts';
 import { BACKUP, copyDirectory, importInto } from './tools/support.ts';

@@ -19,9 +19,9 @@ export const PLANTS: readonly Plant[] = [
   // Elections.
   {
     name: 'vote-leaves-before-it-is-durable',
-    file: 'raft/raft.ts',
-    from: 'this.outbox.send(message, this.stateWrite);',
-    to: 'this.outbox.send(message, 0);',
+    file: 'raft/sending.ts',
+    from: 'raft.outbox.send(message, raft.stateWrite);',
+    to: 'raft.outbox.send(message, 0);',
   },
   {
     name: 'votes-twice-in-a-term',
@@ -166,20 +166,20 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     name: 'messages-do-not-wake',
-    file: 'raft/raft.ts',
-    from: "    if (this.isQuiesced && !quiesce.isPartOfSilence(this, message)) quiesce.wake(this, 'message');\n",
+    file: 'raft/step.ts',
+    from: "  if (raft.isQuiesced && !quiesce.isPartOfSilence(raft, message)) quiesce.wake(raft, 'message');\n",
     to: '',
   },
   // Reads.
   {
     name: 'reads-before-the-first-commit-of-the-term',
-    file: 'raft/leading.ts',
+    file: 'raft/reading.ts',
     from: 'if (!raft.reads.hasWaiting || raft.termStartIndex === 0 || raft.commitIndex < raft.termStartIndex) return;',
     to: 'if (!raft.reads.hasWaiting) return;',
   },
   {
     name: 'reads-without-asking-anybody',
-    file: 'raft/leading.ts',
+    file: 'raft/reading.ts',
     from: '  if (raft.quorum === 1) releaseReads(raft, round);\n  else broadcastHeartbeat(raft);',
     to: '  releaseReads(raft, round);',
   },
@@ -192,9 +192,9 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     name: 'reads-before-they-are-applied',
-    file: 'engine/replica.ts',
-    from: 'if (!this.reads.isServable(appliedIndex)) return;\n    const startedMs = this.reads.serve(appliedIndex, this);',
-    to: 'const startedMs = this.reads.serve(Number.MAX_SAFE_INTEGER - 1, this);',
+    file: 'engine/reading.ts',
+    from: 'if (!replica.reads.isServable(appliedIndex)) return;\n  const startedMs = replica.reads.serve(appliedIndex, replica);',
+    to: 'const startedMs = replica.reads.serve(Number.MAX_SAFE_INTEGER - 1, replica);',
   },
   // Who reads the log.
   {
@@ -229,9 +229,9 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     name: 'commit-told-after-the-answer',
-    file: 'engine/replica.ts',
-    from: '    if (this.onlookers.wantsCommits) this.onlookers.committed();\n',
-    to: '    if (this.onlookers.wantsCommits) setImmediate(() => this.onlookers.committed());\n',
+    file: 'engine/applying.ts',
+    from: '  if (replica.onlookers.wantsCommits) replica.onlookers.committed();\n',
+    to: '  if (replica.onlookers.wantsCommits) setImmediate(() => replica.onlookers.committed());\n',
   },
   {
     name: 'busy-for-ever',
@@ -242,8 +242,8 @@ export const PLANTS: readonly Plant[] = [
   // Sessions and outcomes.
   {
     name: 'session-retry-applied-again',
-    file: 'rsm/rsm.ts',
-    from: '    if (known !== undefined) {\n      report(u32, word, index, ApplyStatus.Ok, known, sink);\n      return true;\n    }\n',
+    file: 'rsm/special-entries.ts',
+    from: '  if (known !== undefined) {\n    report(u32, word, index, ApplyStatus.Ok, known, sink);\n    return true;\n  }\n',
     to: '',
   },
   {
@@ -266,9 +266,9 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     name: 'applies-while-a-snapshot-streams',
-    file: 'engine/replica.ts',
-    from: 'if (this.isRestoring || rsm.busy) return false;',
-    to: 'if (this.isRestoring) return false;',
+    file: 'engine/applying.ts',
+    from: 'if (replica.isRestoring || rsm.busy) return false;',
+    to: 'if (replica.isRestoring) return false;',
   },
   // The log on disk.
   {
@@ -470,8 +470,8 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     name: 'campaign-over-a-change-that-is-not-applied',
-    file: 'raft/raft.ts',
-    from: '      if (ref.isConfigChange) return true;\n',
+    file: 'raft/membership.ts',
+    from: '    if (ref.isConfigChange) return true;\n',
     to: '',
     faults: ['membership', 'isolate-leader', 'leader-transfer', 'slow-disk', 'crash'],
   },
@@ -491,16 +491,16 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     name: 'members-that-do-not-vote-count',
-    file: 'raft/raft.ts',
+    file: 'raft/membership.ts',
     from: 'const isVoter = !membership.nonVotings.has(id);',
     to: 'const isVoter = true;',
     faults: ['membership', 'crash'],
   },
   {
     name: 'quorum-of-the-old-membership',
-    file: 'raft/raft.ts',
-    from: 'this.voterCount = this.members.filter((member) => member.isVoter).length;',
-    to: 'this.voterCount ||= this.members.filter((member) => member.isVoter).length;',
+    file: 'raft/membership.ts',
+    from: 'raft.voterCount = raft.members.filter((member) => member.isVoter).length;',
+    to: 'raft.voterCount ||= raft.members.filter((member) => member.isVoter).length;',
     faults: ['membership', 'crash', 'isolate-leader'],
   },
   {

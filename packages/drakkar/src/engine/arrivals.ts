@@ -149,7 +149,7 @@ export class Arrivals {
       // A crash while a store takes the image over must find it named by the log (fault F15).
       if (rsm.isOnDisk) {
         this.takeOver(replica, header, image.membership);
-        await this.engine.whenDurable(replica, raft.writeNumber);
+        await this.engine.durability.whenDurable(replica, raft.writeNumber);
         if (replica.status !== 'running') throw replica.unavailable();
       }
       await image.recover(replica.stopSignal);
@@ -166,7 +166,7 @@ export class Arrivals {
       release();
       replica.isRestoring = raft.isInstalling = false;
     }
-    await this.engine.whenDurable(replica, raft.writeNumber);
+    await this.engine.durability.whenDurable(replica, raft.writeNumber);
     await this.engine.snapshots.retain(replica, header.index);
     this.engine.events.emit('snapshotRecovered', {
       shardId: replica.shardId,

@@ -5,6 +5,7 @@
 import { invariant } from '../errors.ts';
 import { skipEntries } from '../wire/entry.ts';
 import type { Slab } from '../wire/slab.ts';
+import { afterApply } from './applying.ts';
 import { followMembership } from './membership.ts';
 import type { Replica } from './replica.ts';
 
@@ -32,7 +33,7 @@ export function applyToDisk(replica: Replica, deadlineMs: number): boolean {
             if (replica.status !== 'running') return;
             const then = raft.appliedIndex;
             raft.applied(last);
-            replica.afterApply(then);
+            afterApply(replica, then);
           },
           (error: unknown) => engine.failReplica(replica, error),
         )
@@ -45,11 +46,11 @@ export function applyToDisk(replica: Replica, deadlineMs: number): boolean {
     if (rsm.membership !== raft.membership) followMembership(engine, replica);
     raft.applied(last);
     if (raft.appliedIndex < raft.applyLimit && engine.env.clock.nowMs() > deadlineMs) {
-      replica.afterApply(before);
+      afterApply(replica, before);
       return true;
     }
   }
-  replica.afterApply(before);
+  afterApply(replica, before);
   return false;
 }
 

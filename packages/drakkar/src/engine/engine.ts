@@ -4,16 +4,22 @@
  * system call and a flush are shared by every shard that has something to say.
  *
  * Errors of one shard fail that shard (`failReplica`); an error of the log ends the host (`failed`).
+ *
+ * Here are the turn and what the log tells. What the network tells comes through `connections.ts`; how replicas end is `endings.ts`'s.
  */
 import { DrakkarError } from '../errors.ts';
 import type { Env } from '../env/env.ts';
 import type { BlockPlace } from '../wire/block-ref.ts';
-import * as quiesce from '../raft/quiesce.ts';
-import type { Slab, SlabPool } from '../wire/slab.ts';
+import type { SlabPool } from '../wire/slab.ts';
 import type { LogDb, LogSink, RecoveredShard } from '../wal/logdb.ts';
-import type { HostIdentity, InboundSession, Peer, Transport } from '../transport/transport.ts';
+import type { HostIdentity, Transport } from '../transport/transport.ts';
+import { applyCommitted } from './applying.ts';
 import { Arrivals } from './arrivals.ts';
+import { Connections } from './connections.ts';
+import { newCounters, type EngineCounters } from './counters.ts';
 import { rolledBack } from './directory.ts';
+import { Durability } from './durability.ts';
+import { failReplica, removeReplica, stopAll } from './endings.ts';
 import type { EventSink } from './events.ts';
 import { Formats, type FormatDirectory, type OpenFormats } from './formats.ts';
 import { Inbound } from './inbound.ts';
@@ -31,16 +37,16 @@ import { fetchBlocks } from './log-reader.ts';
 import { BlockBuffers } from './open-block.ts';
 import { Outbound } from './outbound.ts';
 import { Liveness } from './liveness.ts';
-import { parkReplica, stateOf } from './parking.ts';
+import { stateOf } from './parking.ts';
 import { giveUpWaiting } from './pressure.ts';
 import type { Replica } from './replica.ts';
 import type { ReplicaOutbox } from './replica-outbox.ts';
-import { reroute } from './reroute.ts';
 import { Snapshots, type SnapshotLimits } from './snapshots.ts';
 import { Stages } from './stages.ts';
 import { traceFlush, type Trace } from './trace.ts';
 import { Ticker } from './ticker.ts';
 import { Transfers } from './transfers.ts';
+import { Ways } from './ways.ts';
 
 export interface EngineOptions {
   readonly env: Env;
@@ -69,37 +75,6 @@ export interface EngineOptions {
   readonly onFailed: (error: DrakkarError) => void;
 }
 
-export interface EngineCounters {
-  turns: number;
-  forwardsDropped: number;
-  messagesRefused: number;
-  snapshotsFailed: number;
-  /** Given up by their state machines. */
-  snapshotsAborted: number;
-  /** Streams that began where an earlier one had broken off, and what they did not need to bring again. */
-  snapshotsResumed: number;
-  snapshotBytesNotSentAgain: number;
-  /** Of on-disk state machines: records without an image, images streamed from a store, images given up once they were taken over. */
-  snapshotsWithoutState: number;
-  imagesStreamed: number;
-  imagesShrunk: number;
-  /** Times that a shard's writes stood still for an election timeout. */
-  diskStalls: number;
-  /** How often a replica learned who leads, itself included, and how often it lost its leader. */
-  leadersFound: number;
-  leadersLost: number;
-  /** How often a replica fell silent, and why it woke. */
-  quiesced: number;
-  readonly woken: Record<quiesce.WakeCause, number>;
-}
-
-/** Called when a shard's write number is durable, or at its end. */
-interface DurableWaiter {
-  readonly replica: Replica;
-  readonly write: number;
-  readonly resolve: () => void;
-}
-
 export class Engine implements LogSink {
   readonly env: Env;
   readonly number: number;
@@ -115,6 +90,9 @@ export class Engine implements LogSink {
   readonly incarnations: Incarnations;
   readonly snapshots: Snapshots;
   readonly arrivals: Arrivals;
+  readonly connections: Connections;
+  readonly ways: Ways;
+  readonly durability: Durability;
   readonly transfers = new Transfers();
   readonly stages = new Stages();
   readonly trace: Trace;
@@ -126,35 +104,13 @@ export class Engine implements LogSink {
   readonly ticker: Ticker;
   readonly liveness: Liveness;
   readonly formats: Formats;
-  readonly counters: EngineCounters = {
-    turns: 0,
-    forwardsDropped: 0,
-    messagesRefused: 0,
-    snapshotsFailed: 0,
-    snapshotsAborted: 0,
-    snapshotsResumed: 0,
-    snapshotBytesNotSentAgain: 0,
-    snapshotsWithoutState: 0,
-    imagesStreamed: 0,
-    imagesShrunk: 0,
-    diskStalls: 0,
-    leadersFound: 0,
-    leadersLost: 0,
-    quiesced: 0,
-    woken: { proposal: 0, read: 0, message: 0, operator: 0, 'host-lost': 0, 'host-back': 0 },
-  };
+  readonly counters: EngineCounters = newCounters();
 
   readonly replicas = new Map<number, Replica>();
   /** Shards that the log holds and that do not run: found at the opening, or stopped since. */
   readonly parked: Map<number, RecoveredShard>;
   /** Removed replicas that are on their way out, by shard. */
   readonly removals = new Map<number, Promise<void>>();
-  /** Hosts that are no member's and that are talked to all the same, each until a tick. */
-  readonly guests = new Map<string, number>();
-  /** All ways that were asked for and not given up. */
-  private readonly peersInUse = new Set<Peer>();
-  /** Of them, those on which nothing is said but where the engines of a host are. */
-  private readonly peersForNews = new Set<Peer>();
   /** What the next turn looks at. */
   private ready: Replica[] = [];
   private touched: Replica[] = [];
@@ -166,16 +122,11 @@ export class Engine implements LogSink {
   applyRoom = 0;
   /** Ticks since the start; deadlines of requests are in it. */
   tickCount = 0;
-  private readonly maxInboundBytes: number;
-  private readonly pausedSessions = new Set<InboundSession>();
-  private durableWaiters: DurableWaiter[] = [];
-  /** By shards that do not run. */
-  private readonly stateWaiters = new Map<number, () => void>();
   private readonly onFailed: (error: DrakkarError) => void;
   private readonly condemn: (newestStart: number, error: DrakkarError) => Promise<void>;
   readonly startedMs: number;
   failure: DrakkarError | undefined;
-  private isClosed = false;
+  isClosed = false;
 
   constructor(options: EngineOptions) {
     this.env = options.env;
@@ -186,7 +137,9 @@ export class Engine implements LogSink {
     this.transport = options.transport;
     this.pool = options.pool;
     this.events = options.events;
-    this.maxInboundBytes = options.maxInboundBytes;
+    this.connections = new Connections(this, options.maxInboundBytes);
+    this.ways = new Ways(this);
+    this.durability = new Durability(this);
     this.ticker = new Ticker(this, options.tickMs);
     this.liveness = new Liveness(this);
     this.formats = new Formats(this, options.formats, options.directory);
@@ -197,7 +150,7 @@ export class Engine implements LogSink {
     this.onFailed = options.onFailed;
     // A peer that is down was reported when it went down, and is again when it is up: not for every frame in between.
     this.outbound = new Outbound(options.pool, options.log, (peer) => {
-      if (peer.connected) this.peerLost(peer);
+      if (peer.connected) this.connections.peerLost(peer);
     });
     this.parked = new Map(options.log.recovered);
     this.inbound = new Inbound(this);
@@ -212,18 +165,7 @@ export class Engine implements LogSink {
       (shardId) => this.replicas.get(shardId)?.raft.log.blocks() ?? this.parked.get(shardId)?.blocks ?? [],
     );
     this.formats.settle();
-    await this.transport.start({
-      onFrame: (from, slab, offset, lengthBytes) => this.onFrame(from, slab, offset, lengthBytes),
-      onSessionEnd: (from) => {
-        this.pausedSessions.delete(from);
-        this.liveness.sessionEnded(from);
-      },
-      onPeerUp: (peer) => this.peerUp(peer),
-      onPeerDown: (peer) => this.peerDown(peer),
-      onRoutes: (address, shardIds) => reroute(this, address, shardIds),
-      onConnection: (address, isSnapshot, error) => this.connectionChanged(address, isSnapshot, error),
-      onSnapshot: (...offer) => this.arrivals.receive(...offer),
-    });
+    await this.connections.start();
     this.ticker.start();
   }
 
@@ -240,104 +182,14 @@ export class Engine implements LogSink {
     this.markReady(replica);
   }
 
-  /** The way to the engine of a host that the shard lives in, for as long as a member lives there or the host is a guest. */
-  peerAt(target: string, shardId: number): Peer {
-    const peer = this.transport.peer(target, shardId);
-    if (!this.peersInUse.has(peer) || this.peersForNews.has(peer)) {
-      this.peersInUse.add(peer);
-      this.peersForNews.delete(peer);
-      this.formats.settle();
-    }
-    return peer;
-  }
-
-  /** Whoever was not heard of lately is no guest any more. */
-  checkGuests(): void {
-    if (this.guests.size === 0) return;
-    for (const [target, untilTick] of this.guests) if (untilTick <= this.tickCount) this.guests.delete(target);
-    this.releaseUnusedPeers();
-  }
-
-  /**
-   * Hosts that no member lives at any more are left alone. The way to engine 0 of a host stays as long as one to another of its engines: on
-   * it is told where they are.
-   */
-  releaseUnusedPeers(): void {
-    const used = new Set<Peer | undefined>();
-    const hosts = new Set<string | undefined>();
-    for (const { status, peers } of this.replicas.values()) {
-      if (status !== 'running') continue;
-      for (const peer of peers) {
-        used.add(peer);
-        hosts.add(peer?.address);
-      }
-    }
-    for (const peer of this.peersInUse) {
-      const { address, engine = 0 } = peer;
-      if (used.has(peer) || this.guests.has(address)) continue;
-      if (engine === 0 && hosts.has(address)) {
-        this.peersForNews.add(peer);
-        continue;
-      }
-      this.peersInUse.delete(peer);
-      this.peersForNews.delete(peer);
-      this.liveness.forget(peer);
-      this.formats.forget(peer);
-      this.outbound.forget(peer);
-      this.transport.release(address, engine);
-    }
-    this.formats.settle();
-  }
-
-  /** Whom this engine talks to. */
-  *peers(): IterableIterator<Peer> {
-    for (const peer of this.peersInUse) if (!this.peersForNews.has(peer)) yield peer;
-  }
-
   /** Waits until what the replica wrote is durable, then forgets it. Its part of the log stays. */
-  async removeReplica(replica: Replica, error: DrakkarError): Promise<void> {
-    const leaving = this.removals.get(replica.shardId);
-    if (leaving !== undefined) return leaving;
-    if (replica.status === 'running') {
-      replica.status = 'stopped';
-      quiesce.farewell(replica.raft);
-    }
-    replica.end(error);
-    this.transfers.end(replica, error);
-    this.leaderWaits.changed(replica);
-    // Of a failed one no write is counted any more.
-    const isCounted = replica.status !== 'failed' && this.failure === undefined;
-    if (isCounted) await this.whenDurable(replica, replica.raft.writeNumber);
-    // Its entries stay in memory while an update reads them.
-    await replica.rsm.gate.quiet();
-    this.parked.set(replica.shardId, parkReplica(replica));
-    this.replicas.delete(replica.shardId);
-    await replica.rsm.close();
-    this.events.emit('replicaStopped', { shardId: replica.shardId, replicaId: replica.replicaId });
+  removeReplica(replica: Replica, error: DrakkarError): Promise<void> {
+    return removeReplica(this, replica, error);
   }
 
   /** A broken invariant, a throwing state machine or a damaged log: this shard stops here, the others live on. */
   failReplica(replica: Replica, cause: unknown): void {
-    if (replica.status !== 'running') return;
-    const error = DrakkarError.is(cause)
-      ? cause
-      : new DrakkarError('ERR_INVARIANT', `shard ${replica.shardId} failed on this host: ${String(cause)}`, { cause });
-    replica.status = 'failed';
-    if (this.failure === undefined) quiesce.farewell(replica.raft);
-    replica.failure = error;
-    this.env.logger.error({ shardId: replica.shardId, replicaId: replica.replicaId, err: error }, 'replica failed');
-    replica.end(
-      new DrakkarError(
-        'ERR_SHARD_FAILED',
-        `the replica of shard ${replica.shardId} on this host failed (${error.code})`,
-        {
-          cause: error,
-        },
-      ),
-    );
-    this.transfers.end(replica, error);
-    this.leaderWaits.changed(replica);
-    this.events.emit('replicaFailed', { shardId: replica.shardId, replicaId: replica.replicaId, error });
+    failReplica(this, replica, cause);
   }
 
   refuseMember(replica: Replica, memberId: number, reason: string): void {
@@ -381,7 +233,7 @@ export class Engine implements LogSink {
       replica.isReady = false;
       if (replica.status !== 'running') continue;
       try {
-        if (replica.applyCommitted(deadline)) this.markReady(replica);
+        if (applyCommitted(replica, deadline)) this.markReady(replica);
         if (!replica.isRunning) continue; // it applied its own removal
         replica.gather(maySeal);
         if (!maySeal && !replica.openBlock.isEmpty) this.markReadyLater(replica);
@@ -449,15 +301,6 @@ export class Engine implements LogSink {
     this.scheduleTurn();
   }
 
-  /** Resolves when the replica's write is durable, or when it never will be. */
-  whenDurable(replica: Replica, write: number): Promise<void> {
-    if (replica.raft.durableWrite >= write || this.failure !== undefined) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.durableWaiters.push({ replica, write, resolve });
-      this.log.flush();
-    });
-  }
-
   private touch(replica: Replica): void {
     if (replica.isTouched) return;
     replica.isTouched = true;
@@ -470,18 +313,7 @@ export class Engine implements LogSink {
 
   stateDurable(shardId: number): void {
     this.writeDurable(shardId, undefined);
-    if (this.stateWaiters.size > 0) this.stateWaiters.get(shardId)?.();
-  }
-
-  /** Resolves when the next state record of a shard that does not run is durable, or when it never will be. */
-  whenStateDurable(shardId: number): Promise<void> {
-    if (this.failure !== undefined) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.stateWaiters.set(shardId, () => {
-        this.stateWaiters.delete(shardId);
-        resolve();
-      });
-    });
+    this.durability.stateDurable(shardId);
   }
 
   private writeDurable(shardId: number, place: BlockPlace | undefined): void {
@@ -513,23 +345,9 @@ export class Engine implements LogSink {
       }
       this.markReady(replica);
     }
-    if (this.durableWaiters.length > 0) this.wakeDurableWaiters();
+    this.durability.groupDurable();
     if (this.ready.length > 0) this.scheduleTurn();
-    if (this.pausedSessions.size > 0 && this.log.pendingBytes < this.maxInboundBytes / 2) this.resumeSessions();
-  }
-
-  private wakeDurableWaiters(): void {
-    const waiters = this.durableWaiters;
-    this.durableWaiters = [];
-    for (const waiter of waiters) {
-      if (waiter.replica.raft.durableWrite >= waiter.write) waiter.resolve();
-      else this.durableWaiters.push(waiter);
-    }
-  }
-
-  private resumeSessions(): void {
-    for (const session of this.pausedSessions) session.resume();
-    this.pausedSessions.clear();
+    this.connections.resumeReading();
   }
 
   diskFull(error: DrakkarError): void {
@@ -553,77 +371,19 @@ export class Engine implements LogSink {
   /** A write failed: nothing that waits will ever be durable, and nothing may be promised any more (fault F5). */
   failed(error: DrakkarError): void {
     if (this.failure !== undefined) return;
-    this.stopAll(error);
+    stopAll(this, error);
     this.onFailed(error);
-  }
-
-  private stopAll(error: DrakkarError): void {
-    this.failure = error;
-    this.env.logger.error({ err: error, dir: this.dir }, 'the log failed; this host stops');
-    this.ticker.stop();
-    for (const replica of this.replicas.values()) this.failReplica(replica, error);
-    for (const waiter of this.durableWaiters.splice(0)) waiter.resolve();
-    for (const wake of [...this.stateWaiters.values()]) wake();
   }
 
   /** Peers know of a start of this directory that it does not remember: nothing it promised can be relied on (fault F19). */
   rolledBack(newestStart: number): void {
     if (this.failure !== undefined) return;
     const error = rolledBack(this.dir, newestStart, this.identity.startCounter);
-    this.stopAll(error);
+    stopAll(this, error);
     // Told when it is written down: whoever starts the host again must find it, since a later start would be believed.
     this.condemn(newestStart, error)
       .catch((cause: unknown) => this.env.logger.error({ err: cause, dir: this.dir }, 'could not note that'))
       .finally(() => this.onFailed(error));
-  }
-
-  // The network.
-
-  private onFrame(from: InboundSession, slab: Slab, offset: number, lengthBytes: number): void {
-    if (this.failure !== undefined || this.isClosed) return;
-    this.liveness.heard(from);
-    this.inbound.onFrame(from, slab, offset, lengthBytes);
-    if (this.log.pendingBytes > this.maxInboundBytes && !this.pausedSessions.has(from)) {
-      this.pausedSessions.add(from);
-      from.pause();
-    }
-  }
-
-  private peerUp(peer: Peer): void {
-    this.events.emit('peerUp', { address: peer.address });
-    this.formats.peerUp(peer);
-    this.snapshots.peerUp(peer);
-    this.forEachMemberAt(peer, (replica, replicaId) => {
-      this.incarnations.meet(replica, replicaId, peer);
-      replica.raft.reportUnreachable(replicaId);
-      replica.raft.reportReachable(replicaId);
-      this.markReady(replica);
-    });
-  }
-
-  private peerDown(peer: Peer): void {
-    this.events.emit('peerDown', { address: peer.address });
-    this.peerLost(peer);
-    this.liveness.peerDown(peer);
-  }
-
-  private connectionChanged(address: string, isSnapshot: boolean, error: Error | undefined): void {
-    if (error === undefined) this.events.emit('connectionEstablished', { address, isSnapshot });
-    else this.events.emit('connectionFailed', { address, isSnapshot, reason: error.message });
-  }
-
-  /** Frames to `peer` were lost: whoever lives there is asked anew what it has. */
-  private peerLost(peer: Peer): void {
-    this.forEachMemberAt(peer, (replica, replicaId) => replica.raft.reportUnreachable(replicaId));
-  }
-
-  forEachMemberAt(peer: Peer, visit: (replica: Replica, replicaId: number) => void): void {
-    for (const replica of this.replicas.values()) {
-      if (replica.status !== 'running') continue;
-      const slot = replica.peers.indexOf(peer);
-      if (slot < 0) continue;
-      visit(replica, replica.raft.slots[slot]);
-    }
   }
 
   /** Stops time and the network; replicas and the log are closed by the owner. */

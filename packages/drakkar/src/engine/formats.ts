@@ -52,7 +52,7 @@ export class Formats {
   settle(): void {
     let format = this.own.enabled;
     if (format > FORMAT_OLDEST) {
-      for (const peer of this.engine.peers()) format = Math.min(format, this.enabledOn(peer));
+      for (const peer of this.engine.ways.peers()) format = Math.min(format, this.enabledOn(peer));
     }
     this.engine.outbound.format = format;
   }
@@ -71,7 +71,7 @@ export class Formats {
   /** `Alive` says what is enabled on its sender; 0 from one that has nothing to say. */
   heard(session: InboundSession, enabled: number): void {
     if (enabled <= FORMAT_OLDEST) return;
-    for (const peer of this.engine.peers()) {
+    for (const peer of this.engine.ways.peers()) {
       const isSame = (peer.engine ?? 0) === (session.engine ?? 0);
       if (isSame && meansHost(peer.address, session.identity)) this.heardOf.set(peer, enabled);
     }
@@ -89,7 +89,7 @@ export class Formats {
   /** Hosts that do not read `format`, or of which that is not known because they are away. */
   private behind(format: number): string[] {
     const found: string[] = [];
-    for (const { address, connected, identity } of this.engine.peers()) {
+    for (const { address, connected, identity } of this.engine.ways.peers()) {
       if (!connected || identity === undefined) found.push(`${address} is away`);
       else if (!(identity.newestFormat >= format))
         found.push(`${address} reads formats up to ${identity.newestFormat}`);
@@ -112,7 +112,7 @@ export class Formats {
     this.own.enabled = format;
     this.settle();
     if (isNews) this.engine.events.emit('formatEnabled', { format });
-    for (const peer of this.engine.peers()) this.tell(peer);
+    for (const peer of this.engine.ways.peers()) this.tell(peer);
   }
 
   /** Throws `ERR_FORMAT_NOT_AGREED`. */
@@ -130,7 +130,7 @@ export class Formats {
     if (tickCount % FORMAT_TELL_TICKS !== 0) return;
     // Another engine of this host has.
     if (this.directory.format > this.own.enabled) this.follow(this.directory.format);
-    for (const peer of this.engine.peers()) this.tell(peer);
+    for (const peer of this.engine.ways.peers()) this.tell(peer);
   }
 
   private tell(peer: Peer): void {

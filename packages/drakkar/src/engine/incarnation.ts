@@ -80,7 +80,7 @@ export class Incarnations {
       return false;
     }
     const target = identity.raftAddress;
-    this.engine.guests.set(target, this.engine.tickCount + GUEST_TICKS);
+    this.engine.ways.guests.set(target, this.engine.tickCount + GUEST_TICKS);
     if (known?.identity !== identity) replica.setStranger(replicaId, { target, identity });
     return true;
   }

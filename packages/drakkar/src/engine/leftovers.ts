@@ -47,7 +47,7 @@ export async function giveUp(engine: Engine, snapshotsDir: string, known: Recove
   const ended = encodeBootstrap({ ...decodeBootstrap(bootstrap), isRemoved: true, isGivenUp: true });
   const state = { ...known.state, ...nothing, bootstrap: ended };
   engine.parked.set(shardId, { state, blocks: [], commitIndex: 0, failure: undefined });
-  const durable = engine.whenStateDurable(shardId);
+  const durable = engine.durability.whenStateDurable(shardId);
   engine.log.appendState(state, true);
   engine.log.flush();
   await durable;

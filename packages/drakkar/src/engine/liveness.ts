@@ -124,11 +124,11 @@ export class Liveness {
     if (!link.isUp) return;
     link.isUp = false;
     const heardAgo = this.engine.tickCount - link.heardTick;
-    this.engine.forEachMemberAt(link.peer, (replica, id) => quiesce.hostLost(replica.raft, id, heardAgo));
+    this.engine.ways.forEachMemberAt(link.peer, (replica, id) => quiesce.hostLost(replica.raft, id, heardAgo));
   }
 
   private find(link: Link): void {
     link.isUp = true;
-    this.engine.forEachMemberAt(link.peer, (replica, id) => quiesce.hostBack(replica.raft, id));
+    this.engine.ways.forEachMemberAt(link.peer, (replica, id) => quiesce.hostBack(replica.raft, id));
   }
 }

@@ -40,7 +40,7 @@ export function describeMembership(membership: Membership): MembershipInfo {
 export function connectMembers(engine: Engine, replica: Replica): void {
   const { raft, shardId, replicaId } = replica;
   replica.peers = raft.slots.map((id) => {
-    return id === replicaId ? undefined : engine.peerAt(addressIn(raft.membership, id)!, shardId);
+    return id === replicaId ? undefined : engine.ways.peerAt(addressIn(raft.membership, id)!, shardId);
   });
   replica.verifiedSessions = raft.slots.map(() => 0);
   replica.sets = undefined;
@@ -65,7 +65,7 @@ export function followMembership(engine: Engine, replica: Replica): void {
   }
   // The commit index of the change becomes durable: whoever was removed by it may be gone when this host starts again.
   raft.saveState();
-  engine.releaseUnusedPeers();
+  engine.ways.releaseUnused();
   engine.liveness.join(replica);
   engine.events.emit('membershipChanged', { shardId, replicaId, membership: describeMembership(membership) });
   if (raft.selfSlot >= 0 && membership.witnesses.has(replicaId) !== replica.settings.isWitness) {
@@ -112,7 +112,7 @@ export function retire(engine: Engine, replica: Replica): void {
   raft.saveState();
   // What it said last must still arrive: who is to lead after it, say.
   for (const peer of replica.peers) {
-    if (peer !== undefined) engine.guests.set(peer.address, engine.tickCount + GUEST_TICKS);
+    if (peer !== undefined) engine.ways.guests.set(peer.address, engine.tickCount + GUEST_TICKS);
   }
   engine.env.logger.info({ shardId, replicaId }, 'replica removed from its shard: it stops');
   const told = new DrakkarError(error.code, error.message, { outcome: 'unknown' });
@@ -140,7 +140,7 @@ export function hasNews({ raft }: Replica, message: Message): boolean {
       return message.term >= raft.term;
     case MessageType.RequestPreVote:
     case MessageType.RequestVote:
-      return raft.isBehind(message.logIndex, message.logTerm);
+      return raft.log.isBehind(message.logIndex, message.logTerm);
     default:
       return false;
   }
@@ -150,7 +150,7 @@ export function hasNews({ raft }: Replica, message: Message): boolean {
 export function tellRemoved(engine: Engine, replica: Replica, replicaId: number, session: InboundSession): void {
   if (!replica.raft.mayLead) return; // whoever goes must know what it has in good hands
   const target = session.identity.raftAddress;
-  engine.guests.set(target, engine.tickCount + GUEST_TICKS);
+  engine.ways.guests.set(target, engine.tickCount + GUEST_TICKS);
   replica.setStranger(replicaId, { target, identity: session.identity });
   const { log, commitIndex: commit } = replica.raft;
   const { lastIndex: logIndex, lastTerm: logTerm } = log;
@@ -176,7 +176,7 @@ export function showItself(engine: Engine, replica: Replica): void {
   const { raft } = replica;
   if (raft.mayLead || (raft.leaderId !== 0 && !raft.membership.removed.has(replica.replicaId))) return;
   for (const [id, { target }] of replica.strangers) {
-    engine.guests.set(target, engine.tickCount + GUEST_TICKS);
+    engine.ways.guests.set(target, engine.tickCount + GUEST_TICKS);
     raft.send(MessageType.Noop, id, { term: 0 });
   }
   for (const id of raft.slots) if (id !== replica.replicaId) raft.send(MessageType.Noop, id, { term: 0 });
@@ -212,8 +212,8 @@ export function answerForRemoved(
   answer.commit = commitIndex;
   answer.hint = answer.hintHigh = 0;
   const target = session.identity.raftAddress;
-  engine.guests.set(target, engine.tickCount + GUEST_TICKS);
-  engine.outbound.addMessage(engine.peerAt(target, message.shardId), answer);
+  engine.ways.guests.set(target, engine.tickCount + GUEST_TICKS);
+  engine.outbound.addMessage(engine.ways.peerAt(target, message.shardId), answer);
   engine.scheduleTurn();
 }
 

@@ -8,6 +8,7 @@ import { Refusal, changeMembership, errorOfRefusal } from '../rsm/membership.ts'
 import { OPEN_CHANGES_MAX } from './limits.ts';
 import { OpenBlock, type BlockBuffer } from './open-block.ts';
 import type { Replica } from './replica.ts';
+import { forward, seal } from './sealing.ts';
 
 interface OpenChange {
   readonly change: ConfigChange;
@@ -87,10 +88,10 @@ export class OpenChanges {
     if (refusal === 0) {
       const payload = encodeConfigChange(change, replica.raft.membership);
       const removedId = change.kind === 'remove' ? change.replicaId : 0;
-      replica.seal(this.blockOf(EntryType.ConfigChange, sequence, nonce, payload), configChangeFlags(removedId));
+      seal(replica, this.blockOf(EntryType.ConfigChange, sequence, nonce, payload), configChangeFlags(removedId));
     } else if (nonce === replica.nonce) replica.pending.fail(sequence, errorOfRefusal(refusal, replica.shardId));
     // Its caller is at another host and learns of it like of everything else: from the log.
-    else if (nonce !== 0) replica.seal(this.blockOf(EntryType.Noop, sequence, nonce, Uint8Array.of(refusal)), 0);
+    else if (nonce !== 0) seal(replica, this.blockOf(EntryType.Noop, sequence, nonce, Uint8Array.of(refusal)), 0);
   }
 
   /** To the leader, once, like every proposal (design §7.6). */
@@ -100,7 +101,7 @@ export class OpenChanges {
     const { leaderId } = replica.raft;
     const leader = leaderId === 0 ? undefined : replica.peerOf(leaderId);
     const block = this.blockOf(EntryType.ConfigChange, sequence, nonce, encodeConfigChange(change));
-    replica.forward(leader, block);
+    forward(replica, leader, block);
   }
 
   /** A config change has a block of its own: whoever sees the block knows what is in it. */

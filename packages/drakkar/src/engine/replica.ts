@@ -1,10 +1,11 @@
 /**
  * One replica of one shard on this host: its protocol core, its state machine, and the callers that wait. All decisions
  * are the core's; this file connects them with the engine's turn. Runs on the event loop, never waits.
+ *
+ * Here is the state, the callers' ways in, and their end. What the turn does with it stands in `sealing.ts`, `applying.ts` and `reading.ts`.
  */
-import { DrakkarError, invariant } from '../errors.ts';
-import { BlockRef } from '../wire/block-ref.ts';
-import { BLOCK_HEADER_WORDS, BlockHeader, writeBlockHeader } from '../wire/block.ts';
+import { DrakkarError } from '../errors.ts';
+import type { BlockRef } from '../wire/block-ref.ts';
 import { decodeConfigChange, type ConfigChange } from '../wire/config-change.ts';
 import {
   ENTRY_HEADER_WORDS,
@@ -17,7 +18,6 @@ import {
 } from '../wire/entry.ts';
 import type { Membership } from '../wire/membership.ts';
 import type { Message } from '../wire/message.ts';
-import * as quiesce from '../raft/quiesce.ts';
 import type { Raft } from '../raft/raft.ts';
 import { ApplyStatus, errorOfStatus, type ApplySink } from '../rsm/apply-sink.ts';
 import type { Rsm } from '../rsm/rsm.ts';
@@ -25,19 +25,20 @@ import type { Snapshotter } from '../rsm/snapshotter.ts';
 import type { Result } from '../rsm/state-machine.ts';
 import type { ReplicaPin } from '../wal/logdb.ts';
 import type { Peer } from '../transport/transport.ts';
-import { applyToDisk } from './disk-apply.ts';
 import type { Engine } from './engine.ts';
-import { HELD_MESSAGES_MAX, UNSEALED_BYTES_MAX } from './limits.ts';
-import { followMembership, notMember, showItself, type Stranger } from './membership.ts';
+import { HELD_MESSAGES_MAX } from './limits.ts';
+import { notMember, showItself, type Stranger } from './membership.ts';
 import { OpenBlock, type BlockBuffer, forEachOwnEntry } from './open-block.ts';
 import { OpenChanges } from './open-changes.ts';
 import type { AddresseeSet } from './outbound.ts';
 import { PendingReads } from './pending-reads.ts';
 import { StageSample } from './stages.ts';
-import { traceApply, traceForward, traceProposal, traceRead } from './trace.ts';
 import { Onlookers } from './onlookers.ts';
-import { busyError, diskFullError, onStall, reasonNotToRead, reasonToRefuse } from './pressure.ts';
+import { busyError, onStall, reasonToRefuse } from './pressure.ts';
+import { askAgain, askReads } from './reading.ts';
+import { refusalOf, unavailable, witnessOnly } from './refusals.ts';
 import type { ReplicaOutbox } from './replica-outbox.ts';
+import { passOn, sealBlocks } from './sealing.ts';
 import { BatchState, PendingRing, type ProposeCallback } from './pending-ring.ts';
 
 export interface ReplicaSettings {
@@ -67,7 +68,6 @@ const capture = (resolve: (value: any) => void, reject: (error: unknown) => void
   capturedReject = reject;
 };
 
-const sealing = new BlockHeader();
 /** For all replicas that know everybody; never written to. */
 const NO_STRANGERS = new Map<number, Stranger>();
 
@@ -94,7 +94,8 @@ export class Replica implements ApplySink {
   readonly openBlock: OpenBlock;
   readonly pending = new PendingRing();
   readonly reads = new PendingReads();
-  private readonly sample = new StageSample();
+  /** What is being timed of it. */
+  readonly sample = new StageSample();
   readonly changes: OpenChanges;
   readonly held: HeldMessage[] = [];
   readonly onlookers = new Onlookers(this);
@@ -172,49 +173,21 @@ export class Replica implements ApplySink {
 
   // Ways in.
 
-  /** The reason why nothing can be proposed right now: `count` commands of `totalBytes`, the largest of `bytes`. */
+  /** Why `count` commands of `totalBytes`, the largest of `bytes`, cannot be proposed right now. */
   refusal(bytes: number, count: number, totalBytes = bytes): DrakkarError | undefined {
-    if (this.status !== 'running') return this.unavailable();
-    const { maxPayloadBytes } = this.settings;
-    if (bytes > maxPayloadBytes) {
-      return new DrakkarError('ERR_PAYLOAD_TOO_BIG', `a command of ${bytes} bytes exceeds ${maxPayloadBytes}`);
-    }
-    if (this.settings.isWitness) return this.isWitnessOnly();
-    if (this.raft.selfSlot < 0) return notMember(this);
-    if (this.engine.log.isFull) return diskFullError(this);
-    if (this.raft.leaderId === 0) {
-      return new DrakkarError('ERR_NO_LEADER', `shard ${this.shardId} has no leader at the moment; try again`);
-    }
-    if (!this.pending.hasRoom(count)) return this.busy('too many proposals wait for their answers');
-    if (this.openBlock.pendingBytes + totalBytes > UNSEALED_BYTES_MAX) return this.busy('the log cannot keep up');
-    return this.heldOff;
+    return refusalOf(this, bytes, count, totalBytes);
   }
 
   isWitnessOnly(): DrakkarError {
-    return new DrakkarError(
-      'ERR_WITNESS',
-      `the replica of shard ${this.shardId} on this host is a witness and has no state machine; ask another host`,
-    );
-  }
-
-  private busy(why: string): DrakkarError {
-    return busyError(this.shardId, why);
+    return witnessOnly(this);
   }
 
   unavailable(): DrakkarError {
-    if (this.removal !== undefined) return this.removal;
-    if (this.failure !== undefined) {
-      return new DrakkarError(
-        'ERR_SHARD_FAILED',
-        `the replica of shard ${this.shardId} on this host has failed (${this.failure.code}); ask another host`,
-        { cause: this.failure, outcome: 'not-applied' },
-      );
-    }
-    return new DrakkarError('ERR_SHARD_STOPPED', `shard ${this.shardId} was stopped`, { outcome: 'not-applied' });
+    return unavailable(this);
   }
 
   propose(command: Uint8Array, timeoutTicks: number): Promise<Result> {
-    const refusal = this.refusal(command.length, 1);
+    const refusal = refusalOf(this, command.length, 1);
     if (refusal !== undefined) return Promise.reject(refusal);
     const sequence = this.pending.nextSequence;
     const promise = new Promise<Result>(capture);
@@ -225,7 +198,7 @@ export class Replica implements ApplySink {
   }
 
   proposeCallback(command: Uint8Array, callback: ProposeCallback, cookie: number, timeoutTicks: number): void {
-    const refusal = this.refusal(command.length, 1);
+    const refusal = refusalOf(this, command.length, 1);
     if (refusal !== undefined) {
       this.engine.env.scheduler.defer(() => callback(refusal, 0, cookie));
       return;
@@ -243,7 +216,7 @@ export class Replica implements ApplySink {
       largest = Math.max(largest, commands[i].length);
       total += commands[i].length;
     }
-    const refusal = this.refusal(largest, commands.length, total);
+    const refusal = refusalOf(this, largest, commands.length, total);
     if (refusal !== undefined) return Promise.reject(refusal);
     if (commands.length === 0) return Promise.resolve([]);
     const deadline = this.engine.tickCount + timeoutTicks;
@@ -259,7 +232,7 @@ export class Replica implements ApplySink {
   }
 
   proposeSession(type: EntryType, session: SessionFields, command: Uint8Array, timeoutTicks: number): Promise<Result> {
-    const refusal = this.refusal(command.length, 1);
+    const refusal = refusalOf(this, command.length, 1);
     if (refusal !== undefined) return Promise.reject(refusal);
     const sequence = this.pending.nextSequence;
     const promise = new Promise<Result>(capture);
@@ -271,7 +244,7 @@ export class Replica implements ApplySink {
 
   /** Answered with the index that identifies the new membership, once it is applied here. */
   changeMembership(change: ConfigChange, timeoutTicks: number): Promise<Result> {
-    const refusal = this.refusal(0, 1) ?? this.changes.refusal(change);
+    const refusal = refusalOf(this, 0, 1) ?? this.changes.refusal(change);
     if (refusal !== undefined) return Promise.reject(refusal);
     const sequence = this.pending.nextSequence;
     const promise = new Promise<Result>(capture);
@@ -291,7 +264,7 @@ export class Replica implements ApplySink {
     if (this.settings.isWitness && query !== BARRIER) return Promise.reject(this.isWitnessOnly());
     const stranger = notMember(this);
     if (stranger !== undefined) return Promise.reject(stranger);
-    if (!this.reads.hasRoom) return Promise.reject(this.busy('too many reads wait for their answers'));
+    if (!this.reads.hasRoom) return Promise.reject(busyError(this.shardId, 'too many reads wait for their answers'));
     const promise = new Promise<unknown>(capture);
     this.reads.add(query, capturedResolve, capturedReject, this.engine.tickCount + timeoutTicks);
     if (!this.isReady) this.engine.markReady(this);
@@ -317,11 +290,11 @@ export class Replica implements ApplySink {
     this.sample.asked(this.pending, this.engine.inputMs);
     if (!this.openBlock.isEmpty && maySeal) {
       if (raft.isLeader) {
-        if (raft.canPropose) this.sealBlocks();
-      } else this.passOn();
+        if (raft.canPropose) sealBlocks(this);
+      } else passOn(this);
     }
     if (!this.changes.isEmpty && maySeal) this.changes.go();
-    if (this.reads.hasOpen) this.askReads();
+    if (this.reads.hasOpen) askReads(this);
     raft.flushReads();
     this.heldOff = reasonToRefuse(this);
   }
@@ -333,81 +306,8 @@ export class Replica implements ApplySink {
     if (!this.sentBlock) raft.flushCommit();
   }
 
-  private sealBlocks(): void {
-    for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take()) this.seal(block, 0);
-  }
-
-  /** Appends the block to the own log and sends it. `flags`: of `LASTING_FLAGS`. */
-  seal(block: BlockBuffer, flags: number): void {
-    const { raft } = this;
-    const { log } = raft;
-    sealing.lengthBytes = block.lengthBytes;
-    sealing.count = block.count;
-    sealing.shardId = this.shardId;
-    sealing.term = raft.term;
-    sealing.senderTerm = raft.term;
-    sealing.prevTerm = log.lastTerm;
-    sealing.firstIndex = log.lastIndex + 1;
-    sealing.commitIndex = raft.commitIndex;
-    sealing.senderId = this.replicaId;
-    sealing.flags = flags;
-    writeBlockHeader(block.u32, 0, sealing);
-    // Its place in a slab follows when the turn's frames are built; until then only its size is right.
-    const words = block.endWord - BLOCK_HEADER_WORDS;
-    const ref = new BlockRef(sealing.firstIndex, block.count, raft.term, sealing.prevTerm, undefined, 0, words, flags);
-    const mask = raft.appendOwn(ref);
-    this.engine.outbound.addBlock(this.addresseeSet(mask), block, ref, this);
-    this.sentBlock = true;
-    this.sample.sealed(sealing.firstIndex, raft.term, this.engine.turnMs);
-    traceProposal(this, ref);
-  }
-
   recycleBlock(block: BlockBuffer): void {
     this.openBlock.recycle(block);
-  }
-
-  private addresseeSet(mask: number): AddresseeSet {
-    this.sets ??= new Map();
-    let set = this.sets.get(mask);
-    if (set === undefined) {
-      const peers: Peer[] = [];
-      for (let slot = 0; slot < this.peers.length; slot++) {
-        const peer = this.peers[slot];
-        if ((mask & (1 << slot)) !== 0 && peer !== undefined) peers.push(peer);
-      }
-      set = this.engine.outbound.addresseeSet(peers);
-      this.sets.set(mask, set);
-    }
-    return set;
-  }
-
-  /** A follower's proposals go to the leader, once (design §7.6). Without one they certainly were not applied. */
-  private passOn(): void {
-    quiesce.touch(this.raft, 'proposal');
-    const leader = this.raft.leaderId === 0 ? undefined : this.peerOf(this.raft.leaderId);
-    for (let block = this.openBlock.take(); block !== undefined; block = this.openBlock.take())
-      this.forward(leader, block);
-  }
-
-  /** Passes proposals on to the leader at `peer`, with all that this host passes on to it in this turn. */
-  forward(peer: Peer | undefined, block: BlockBuffer): void {
-    if (peer === undefined) {
-      this.notForwarded(block);
-      this.recycleBlock(block);
-      return;
-    }
-    sealing.lengthBytes = block.lengthBytes;
-    sealing.count = block.count;
-    sealing.shardId = this.shardId;
-    sealing.term = sealing.senderTerm = this.raft.term;
-    sealing.prevTerm = 0;
-    sealing.firstIndex = 1; // means nothing here
-    sealing.commitIndex = 0;
-    sealing.senderId = this.replicaId;
-    sealing.flags = 0;
-    writeBlockHeader(block.u32, 0, sealing);
-    traceForward(this, block);
-    this.engine.outbound.addForward(peer, block, this);
   }
 
   /** They did not leave this host. */
@@ -419,19 +319,6 @@ export class Replica implements ApplySink {
     block.forEachOwn(this.nonce, (sequence) => this.pending.fail(sequence, error));
   }
 
-  private askReads(): void {
-    const context = this.reads.close(this.engine.inputMs);
-    const reason = this.raft.maySpeak ? undefined : reasonNotToRead(this);
-    // Its term cannot become durable, so that it cannot even ask.
-    if (reason !== undefined) this.reads.drop(context, reason);
-    else if (!this.raft.readIndex(context)) {
-      this.reads.drop(
-        context,
-        new DrakkarError('ERR_NO_LEADER', `shard ${this.shardId} has no leader at the moment; try again`),
-      );
-    }
-  }
-
   setStranger(replicaId: number, stranger: Stranger): void {
     if (this.strangers === NO_STRANGERS) this.strangers = new Map();
     this.strangers.set(replicaId, stranger);
@@ -441,73 +328,10 @@ export class Replica implements ApplySink {
     const slot = this.raft.slots.indexOf(replicaId);
     if (slot >= 0) return this.peers[slot];
     const stranger = this.strangers.get(replicaId);
-    return stranger === undefined ? undefined : this.engine.peerAt(stranger.target, this.shardId);
+    return stranger === undefined ? undefined : this.engine.ways.peerAt(stranger.target, this.shardId);
   }
 
   // Applying.
-
-  /**
-   * Applies what is committed and durable here. Stops at blocks whose bytes must be read first, while a snapshot holds the state
-   * machine, when the turn has answered enough callers, and when `deadlineMs` has passed; gives true when there is more to do at once.
-   */
-  applyCommitted(deadlineMs: number): boolean {
-    const { raft, rsm, engine } = this;
-    if (this.onlookers.wantsCommits) this.onlookers.committed();
-    if (this.isRestoring || rsm.busy) return false;
-    this.sample.look(raft, this.pending, engine.turnMs, engine.stages);
-    const before = raft.appliedIndex;
-    if (rsm.isOnDisk) return applyToDisk(this, deadlineMs);
-    while (raft.appliedIndex < raft.applyLimit && this.status === 'running') {
-      const room = this.pending.count > 0 ? engine.applyRoom : Number.POSITIVE_INFINITY;
-      if (room <= 0) {
-        this.afterApply(before);
-        return true;
-      }
-      const from = raft.appliedIndex + 1;
-      const ref = raft.log.blockAt(from);
-      invariant(ref !== undefined, `shard ${this.shardId}: entry ${from} is committed and not in the log`);
-      const to = Math.min(ref.lastIndex, raft.applyLimit, from + room - 1);
-      const { slab } = ref;
-      if (ref.isHollow) rsm.skip(to, ref.term);
-      else if (slab === undefined) {
-        engine.fetch(this, from);
-        break;
-      } else {
-        const word = skipEntries(slab.u32, ref.entriesWord, from - ref.firstIndex);
-        rsm.apply(slab.u8, slab.u32, word, from, to - from + 1, ref.term, this);
-        engine.applyRoom -= to - from + 1;
-      }
-      // Before what it waited for to be applied: a leader that hands over may wait for it.
-      if (rsm.membership !== raft.membership) followMembership(this.engine, this);
-      raft.applied(to);
-      if (raft.appliedIndex < raft.applyLimit && engine.env.clock.nowMs() > deadlineMs) {
-        this.afterApply(before);
-        return true;
-      }
-    }
-    this.afterApply(before);
-    return false;
-  }
-
-  afterApply(before: number): void {
-    if (this.status !== 'running') return;
-    const { raft, engine } = this;
-    this.sample.applied(raft, this.pending, engine.env.clock, engine.stages);
-    traceApply(this, before);
-    raft.trim();
-    this.serveReads();
-    engine.snapshots.considerSnapshot(this);
-  }
-
-  serveReads(): void {
-    const { appliedIndex } = this.raft;
-    if (!this.reads.isServable(appliedIndex)) return;
-    const startedMs = this.reads.serve(appliedIndex, this);
-    if (startedMs < 0) return;
-    const sinceMs = this.engine.env.clock.nowMs() - startedMs;
-    this.engine.stages.read.observe(sinceMs);
-    traceRead(this, sinceMs);
-  }
 
   lookup(query: unknown): unknown {
     return query === BARRIER ? undefined : this.rsm.lookup(query);
@@ -528,12 +352,7 @@ export class Replica implements ApplySink {
     this.heldOff = reasonToRefuse(this);
     if (this.pending.mayExpire(tickCount)) this.pending.expire(tickCount, () => this.timeoutError());
     this.reads.expire(tickCount);
-    if (this.reads.count > 0 && !this.raft.isLeader) this.askAgain(tickCount);
-  }
-
-  /** A connection that breaks takes questions and answers with it; an index that is told later is as good (thesis §6.4). */
-  private askAgain(tickCount: number): void {
-    for (const context of this.reads.unanswered(tickCount, this.settings.electionTicks)) this.raft.askAgain(context);
+    if (this.reads.count > 0 && !this.raft.isLeader) askAgain(this, tickCount);
   }
 
   private timeoutError(): DrakkarError {

@@ -10,13 +10,13 @@ export function reroute(engine: Engine, address: string, shardIds: readonly numb
     if (replica === undefined || replica.status !== 'running') continue;
     for (const [slot, old] of replica.peers.entries()) {
       if (old?.address !== address) continue;
-      const peer = engine.peerAt(address, shardId);
+      const peer = engine.ways.peerAt(address, shardId);
       if (peer === old) continue;
       change(engine, replica, slot, peer);
       isChanged = true;
     }
   }
-  if (isChanged) engine.releaseUnusedPeers();
+  if (isChanged) engine.ways.releaseUnused();
 }
 
 /** What was sent the old way is lost: the member is asked anew what it has. */

@@ -132,7 +132,7 @@ export class Snapshots {
     replica.snapshotIndex = index;
     replica.snapshotTerm = term;
     replica.raft.saveState();
-    await this.engine.whenDurable(replica, replica.raft.writeNumber);
+    await this.engine.durability.whenDurable(replica, replica.raft.writeNumber);
     this.compact(replica, index, compaction);
     await this.retain(replica, index);
     this.engine.events.emit('snapshotCreated', { shardId: replica.shardId, replicaId: replica.replicaId, index });

@@ -52,7 +52,7 @@ export class Ticker {
     const tickCount = ++engine.tickCount;
     engine.liveness.tick(tickCount);
     engine.formats.tick(tickCount);
-    if (tickCount % GUEST_CHECK_TICKS === 0) engine.checkGuests();
+    if (tickCount % GUEST_CHECK_TICKS === 0) engine.ways.checkGuests();
     let kept = 0;
     for (let i = 0; i < active.length; i++) {
       const replica = active[i];

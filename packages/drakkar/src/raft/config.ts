@@ -1,4 +1,6 @@
 /** What a replica's protocol core needs to be told. Times are in ticks; who ticks decides how long one is. */
+import type { BlockRef } from '../wire/block-ref.ts';
+import type { Membership } from '../wire/membership.ts';
 
 export interface RaftConfig {
   readonly shardId: number;
@@ -19,6 +21,20 @@ export interface RaftConfig {
   readonly maxUnappliedBytes: number;
   /** Uniform in [0, 2^32). */
   readonly random: () => number;
+}
+
+/** What the replica knew when it was last here. */
+export interface RaftStart {
+  readonly term: number;
+  readonly vote: number;
+  readonly commitIndex: number;
+  /** Index of the snapshot that the state machine starts from. */
+  readonly appliedIndex: number;
+  readonly compactedIndex: number;
+  readonly compactedTerm: number;
+  /** Recovered and durable. */
+  readonly blocks: readonly BlockRef[];
+  readonly membership: Membership;
 }
 
 export const DEFAULT_MAX_INFLIGHT_BLOCKS = 256;

@@ -2,6 +2,7 @@
 import { invariant } from '../errors.ts';
 import { MESSAGE_REJECT, MESSAGE_TRANSFER, MessageType, type Message } from '../wire/message.ts';
 import * as leading from './leading.ts';
+import { hasUnappliedChange } from './membership.ts';
 import type { Raft } from './raft.ts';
 
 /** Drawn from [n, 2n) at every change of role, so that candidates do not collide for ever (Raft §5.2). */
@@ -22,7 +23,7 @@ export function tick(raft: Raft): void {
 }
 
 function isHeldBack(raft: Raft): boolean {
-  return raft.hasUnappliedChange || raft.isInstalling;
+  return hasUnappliedChange(raft) || raft.isInstalling;
 }
 
 /** `forTransfer`: on behalf of the leader, so without asking first, and past everybody's lease (thesis §3.10). */
@@ -37,7 +38,7 @@ export function takeOver(raft: Raft): void {
   const isAskedLate = raft.takeoverTerm !== 0 && raft.takeoverTerm !== raft.term;
   raft.takeoverTerm = 0;
   if (isAskedLate || raft.role === 'leader' || !raft.mayLead) return;
-  if (raft.hasUnappliedChange) raft.takeoverTerm = raft.term;
+  if (hasUnappliedChange(raft)) raft.takeoverTerm = raft.term;
   else campaign(raft, true);
 }
 
@@ -171,7 +172,7 @@ export function learnCommit(raft: Raft, index: number, term: number): void {
   raft.commitIndex = commit;
   if (raft.verifiedIndex < commit) raft.verifiedIndex = commit;
   // Who is to be asked for votes may change with it.
-  if (raft.role !== 'follower' && raft.hasUnappliedChange) becomeFollower(raft, raft.term, 0);
+  if (raft.role !== 'follower' && hasUnappliedChange(raft)) becomeFollower(raft, raft.term, 0);
 }
 
 /** To a candidate that does not know that this replica is no member any more. Promises nothing. */

@@ -1,4 +1,4 @@
-/** What a leader does: append, send, count, confirm reads, hand over. */
+/** What a leader does: append, send, count, hand over. How it confirms reads stands in `reading.ts`. */
 import { invariant } from '../errors.ts';
 import { mayRemove } from '../wire/block.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
@@ -9,7 +9,7 @@ import { heartbeatFlags, isPaused, onAnswer, tick as tickPressure } from './pres
 import * as quiesce from './quiesce.ts';
 import { majorityReached } from './quorum.ts';
 import type { Raft } from './raft.ts';
-import type { ReadRequest } from './read-index.ts';
+import { confirmReads, confirmRound, flushReads } from './reading.ts';
 
 export function tick(raft: Raft): void {
   const { electionTicks, heartbeatTicks, checkQuorum } = raft.config;
@@ -74,7 +74,7 @@ export function membershipChanged(raft: Raft): void {
   raft.lags = true;
   raft.leaveIndex = findLeaveIndex(raft);
   maybeCommit(raft);
-  if (raft.reads.hasRounds) releaseReads(raft, confirmedRound(raft));
+  confirmReads(raft);
 }
 
 /** Another one leads better: the disk stands still (design §7.7), or this is no member any more. No heartbeat leaves any more. */
@@ -350,40 +350,6 @@ export function onSnapshotReport(raft: Raft, member: Member, ok: boolean, index:
   if (member.state !== MemberState.Snapshot) return;
   member.becomeProbe(ok ? Math.max(member.matchIndex, index) + 1 : member.matchIndex + 1);
   raft.lags = true;
-}
-
-// Reads.
-
-/** One round of heartbeats confirms every read that waits, once an entry of the own term is committed (thesis §6.4). */
-export function flushReads(raft: Raft): void {
-  if (!raft.reads.hasWaiting || raft.termStartIndex === 0 || raft.commitIndex < raft.termStartIndex) return;
-  const round = raft.reads.startRound(raft.commitIndex);
-  if (raft.quorum === 1) releaseReads(raft, round);
-  else broadcastHeartbeat(raft);
-}
-
-function confirmRound(raft: Raft, member: Member, round: number): void {
-  if (!raft.reads.hasRounds || round <= member.readRound || round > raft.reads.round) return;
-  member.readRound = round;
-  releaseReads(raft, confirmedRound(raft));
-}
-
-/** The newest round that a majority has confirmed. */
-function confirmedRound(raft: Raft): number {
-  let count = 0;
-  for (let slot = 0; slot < raft.members.length; slot++) {
-    const voter = raft.members[slot];
-    if (!voter.isVoter) continue;
-    reached[count++] = slot === raft.selfSlot ? raft.reads.round : voter.hasRegressed ? 0 : voter.readRound;
-  }
-  return majorityReached(reached, count);
-}
-
-function releaseReads(raft: Raft, round: number): void {
-  raft.reads.release(round, (request: ReadRequest, index: number) => {
-    if (request.from === raft.config.replicaId) raft.outbox.readReady(request.context, index);
-    else raft.send(MessageType.ReadIndexResponse, request.from, { logIndex: index, hint: request.context });
-  });
 }
 
 // Handing over.

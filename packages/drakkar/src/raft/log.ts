@@ -61,6 +61,11 @@ export class RaftLog {
     return this.blockAt(index)?.term;
   }
 
+  /** Whether a log that ends at `index` with `term` has something that this one does not (Raft §5.4.1). */
+  isBehind(index: number, term: number): boolean {
+    return term > this.lastTerm || (term === this.lastTerm && index > this.lastIndex);
+  }
+
   /** The block that holds the entry at `index`. */
   blockAt(index: number): BlockRef | undefined {
     if (index <= this.compactedIndex || index > this.lastIndex) return undefined;

@@ -4,41 +4,34 @@
  * of its own.
  *
  * This file holds the state and the ways in; what a follower, a candidate and a leader do stands in `following.ts`, `election.ts`
- * and `leading.ts`. Fields without `private` are read by those and by the engine, and written by those only.
+ * and `leading.ts`, what is everybody's in `step.ts` and `sending.ts` (messages), `reading.ts`, `snapshots.ts` and `membership.ts`.
+ * Fields are read by those and by the engine, and written by those only.
  */
 import { invariant } from '../errors.ts';
 import type { BlockHeader } from '../wire/block.ts';
 import type { BlockPlace, BlockRef } from '../wire/block-ref.ts';
-import { memberIds, type Membership } from '../wire/membership.ts';
-import { Message, MessageType } from '../wire/message.ts';
-import type { RaftConfig } from './config.ts';
+import type { Membership } from '../wire/membership.ts';
+import { MessageType, type Message } from '../wire/message.ts';
+import type { RaftConfig, RaftStart } from './config.ts';
 import * as election from './election.ts';
 import * as following from './following.ts';
 import * as leading from './leading.ts';
 import { RaftLog } from './log.ts';
-import { Member } from './member.ts';
+import type { Member } from './member.ts';
+import { setMembership } from './membership.ts';
 import type { MessageFields, Outbox } from './outbox.ts';
 import * as quiesce from './quiesce.ts';
 import { quorumOf } from './quorum.ts';
 import { LeaderReads } from './read-index.ts';
+import * as reading from './reading.ts';
+import { send } from './sending.ts';
+import * as snapshots from './snapshots.ts';
+import { step } from './step.ts';
 import { OutstandingWrites } from './writes.ts';
 
 export { BlockVerdict } from './following.ts';
 
 export type Role = 'follower' | 'pre-candidate' | 'candidate' | 'leader';
-
-export interface RaftStart {
-  readonly term: number;
-  readonly vote: number;
-  readonly commitIndex: number;
-  /** Index of the snapshot that the state machine starts from. */
-  readonly appliedIndex: number;
-  readonly compactedIndex: number;
-  readonly compactedTerm: number;
-  /** Recovered and durable. */
-  readonly blocks: readonly BlockRef[];
-  readonly membership: Membership;
-}
 
 export class Raft {
   readonly config: RaftConfig;
@@ -199,27 +192,10 @@ export class Raft {
     return this.selfSlot >= 0 && this.members[this.selfSlot].mayLead;
   }
 
-  /** The first two guards of design §4; the third is `hasUnappliedChange`. */
+  /** The first two guards of design §4; the third is `hasUnappliedChange` (membership.ts). */
   get mayChangeMembership(): boolean {
     const hasOwnCommit = this.termStartIndex > 0 && this.commitIndex >= this.termStartIndex;
     return this.canPropose && hasOwnCommit && this.appliedIndex >= this.pendingChangeIndex;
-  }
-
-  /** A committed config change is not applied yet: who is asked for votes may not be whose votes count (design §4). */
-  get hasUnappliedChange(): boolean {
-    for (let index = this.appliedIndex + 1; index <= this.commitIndex; ) {
-      const ref = this.log.blockAt(index);
-      if (ref === undefined) return true; // a snapshot takes its place
-      if (ref.isConfigChange) return true;
-      index = ref.lastIndex + 1;
-    }
-    return false;
-  }
-
-  /** Whether a log that ends at `index` with `term` has something that this one does not (Raft §5.4.1). */
-  isBehind(index: number, term: number): boolean {
-    const { lastIndex, lastTerm } = this.log;
-    return term > lastTerm || (term === lastTerm && index > lastIndex);
   }
 
   get quorum(): number {
@@ -246,54 +222,7 @@ export class Raft {
 
   /** A message that was checked to be for this shard and this replica. */
   step(message: Message): void {
-    if (this.isQuiesced && !quiesce.isPartOfSilence(this, message)) quiesce.wake(this, 'message');
-    if (message.type === MessageType.RequestVoteResponse || message.type === MessageType.RequestPreVoteResponse)
-      election.learnCommit(this, message.commit, message.logTerm);
-    if (message.term > this.term) {
-      if (!election.admitHigherTerm(this, message)) return;
-    } else if (message.term < this.term) {
-      election.answerLowerTerm(this, message);
-      return;
-    }
-    switch (message.type) {
-      case MessageType.RequestPreVote:
-        election.onRequestPreVote(this, message);
-        break;
-      case MessageType.RequestVote:
-        election.onRequestVote(this, message);
-        break;
-      case MessageType.RequestPreVoteResponse:
-      case MessageType.RequestVoteResponse:
-        election.onVoteResponse(this, message);
-        break;
-      case MessageType.TimeoutNow:
-        election.takeOver(this);
-        break;
-      case MessageType.Heartbeat:
-        following.onHeartbeat(this, message);
-        break;
-      case MessageType.ReadIndexResponse:
-        this.outbox.readReady(message.hint, message.logIndex);
-        break;
-      case MessageType.HeartbeatResponse:
-        if (this.role === 'leader') leading.onHeartbeatResponse(this, message);
-        break;
-      case MessageType.ReplicateResponse:
-        if (this.role === 'leader') leading.onReplicateResponse(this, message);
-        break;
-      case MessageType.ReadIndex:
-        if (this.role === 'leader' && this.memberOf(message.from) !== undefined) {
-          quiesce.touch(this, 'read');
-          this.reads.add(message.from, message.hint);
-        }
-        break;
-      case MessageType.LeaderTransfer:
-        if (this.role === 'leader' && this.memberOf(message.from) !== undefined) leading.transferTo(this, message.hint);
-        break;
-      default:
-        break; // a noop has said all with its term
-    }
-    this.persistIfDirty();
+    step(this, message);
   }
 
   // A follower's blocks.
@@ -369,63 +298,31 @@ export class Raft {
     this.log.compact(index);
   }
 
-  /**
-   * A leader of `term` offers a snapshot. False when there is a newer one; otherwise this replica follows it, whatever it was: a leader
-   * whose log is replaced would count acknowledgements of the old one for the new.
-   */
+  /** A leader offers a snapshot: whether it is one to be followed. */
   admitSnapshot(term: number, leaderId: number): boolean {
-    if (term < this.term) return false;
-    if (this.isQuiesced) quiesce.wake(this, 'message');
-    following.hearLeader(this, leaderId, term);
-    this.persistIfDirty();
-    return true;
+    return snapshots.admitSnapshot(this, term, leaderId);
   }
 
-  /**
-   * A snapshot at `index` is installed and durable. The log behind it is kept when it matches (thesis §5.1, scenario 48), else
-   * given up. False when the snapshot is older than what is committed.
-   */
+  /** A snapshot at `index` is installed and durable. False when it is older than what is committed. */
   restore(index: number, term: number, membership: Membership): boolean {
-    if (index <= this.commitIndex) return false;
-    invariant(this.role !== 'leader', 'a leader installs a snapshot');
-    this.restoreReset = this.log.termAt(index) !== term;
-    if (this.restoreReset) {
-      this.outbox.truncated(this.commitIndex + 1);
-      this.log.reset(index, term);
-      this.writes.lowerTo(0);
-    }
-    this.commitIndex = index;
-    this.verifiedIndex = Math.max(index, Math.min(this.verifiedIndex, this.log.lastIndex));
-    this.setMembership(membership);
-    this.recordState(index);
-    this.restoreReset = false;
-    return true;
+    return snapshots.restore(this, index, term, membership);
   }
 
   // Reads, transfers, elections.
 
   /** Asks for the index to read at. False: no leader is known. */
   readIndex(context: number): boolean {
-    quiesce.touch(this, 'read');
-    if (this.role === 'leader') {
-      this.newestContext = context;
-      return this.reads.add(this.config.replicaId, context);
-    }
-    if (this.leaderId === 0) return false;
-    this.newestContext = context;
-    this.send(MessageType.ReadIndex, this.leaderId, { hint: context });
-    return true;
+    return reading.readIndex(this, context);
   }
 
   /** The question, or its answer, may be lost. */
   askAgain(context: number): void {
-    if (this.role !== 'leader' && this.leaderId !== 0)
-      this.send(MessageType.ReadIndex, this.leaderId, { hint: context });
+    reading.askAgain(this, context);
   }
 
   /** Starts the round that confirms all reads asked for since the last one. */
   flushReads(): void {
-    if (this.role === 'leader') leading.flushReads(this);
+    if (this.role === 'leader') reading.flushReads(this);
   }
 
   /** Hands leadership to `targetId`, or asks the leader to. False when nothing was begun; the outbox hears how it ends. */
@@ -465,26 +362,7 @@ export class Raft {
 
   /** Takes effect at once: the change, or the snapshot, that made it is applied. */
   setMembership(membership: Membership): void {
-    this.membership = membership;
-    this.slots = memberIds(membership);
-    const { maxInflightBlocks, maxInflightBytes, replicaId } = this.config;
-    const old = this.members;
-    this.members = this.slots.map((id) => {
-      const isVoter = !membership.nonVotings.has(id);
-      const known = old.find((member) => member.replicaId === id);
-      if (known !== undefined) {
-        known.isVoter = isVoter;
-        return known;
-      }
-      const member = new Member(id, isVoter, membership.witnesses.has(id), maxInflightBlocks, maxInflightBytes);
-      member.reset(this.log.lastIndex + 1);
-      return member;
-    });
-    this.selfSlot = this.slots.indexOf(replicaId);
-    this.voterCount = this.members.filter((member) => member.isVoter).length;
-    if (this.role === 'leader') leading.membershipChanged(this);
-    // The votes that were asked for are others' now.
-    else if (this.role !== 'follower') election.becomeFollower(this, this.term, 0);
+    setMembership(this, membership);
   }
 
   setLeader(leaderId: number): void {
@@ -517,28 +395,8 @@ export class Raft {
     if (this.isStateDirty) this.recordState();
   }
 
-  /**
-   * Sends a message of the current term. None leaves before the term and vote it speaks of are durable (F12); what else it
-   * promises is durable already when it is made.
-   */
-  send(type: MessageType, to: number, fields: Partial<MessageFields> = NO_FIELDS): void {
-    this.persistIfDirty();
-    const message = OUTGOING;
-    message.type = type;
-    message.flags = fields.flags ?? 0;
-    message.shardId = this.config.shardId;
-    message.from = this.config.replicaId;
-    message.to = to;
-    message.term = fields.term ?? this.term;
-    message.logIndex = fields.logIndex ?? 0;
-    message.logTerm = fields.logTerm ?? 0;
-    message.commit = fields.commit ?? 0;
-    message.hint = fields.hint ?? 0;
-    message.hintHigh = fields.hintHigh ?? 0;
-    this.outbox.send(message, this.stateWrite);
+  /** Sends a message of the current term, once term and vote are durable. */
+  send(type: MessageType, to: number, fields?: Partial<MessageFields>): void {
+    send(this, type, to, fields);
   }
 }
-
-const NO_FIELDS: Partial<MessageFields> = {};
-/** One for all: an outbox copies or encodes it before it returns. */
-const OUTGOING = new Message();

@@ -1,38 +1,24 @@
 /**
  * The replicated state machine of one replica: applies committed entries to the user's state machine and to the sessions.
  * Deterministic: the same entries give the same state everywhere. Regular and concurrent state machines are given entries through
- * `apply`, on-disk ones through `gather` and `store`; images of all of them are made and read by `captures.ts`.
+ * `apply`, on-disk ones through `gather` and `store`; images of all of them are made and read by `captures.ts`. What entries do that are no
+ * plain commands stands in `special-entries.ts`.
  *
  * `apply` is on the hot path: nothing is allocated there per entry.
  */
 import { DrakkarError, invariant } from '../errors.ts';
 import type { FileSystem } from '../env/env.ts';
-import { decodeConfigChangeEntry } from '../wire/config-change.ts';
-import {
-  ENTRY_HEADER_WORDS,
-  EntryType,
-  SESSION_CLIENT_WORD,
-  SESSION_RESPONDED_WORD,
-  SESSION_SERIES_WORD,
-  entryType,
-  entryWords,
-  headerWords,
-  keyNonce,
-  keySequence,
-  payloadLengthBytes,
-} from '../wire/entry.ts';
+import { EntryType, entryType, entryWords, keyNonce, keySequence, payloadLengthBytes } from '../wire/entry.ts';
 import { checksum } from '../wire/checksum.ts';
-import { encodeMembership, isKnown, type Membership } from '../wire/membership.ts';
-import { getU53 } from '../wire/number.ts';
+import type { Membership } from '../wire/membership.ts';
 import { ApplyStatus, type ApplySink } from './apply-sink.ts';
 import { capture, readImage } from './captures.ts';
 import { BUILT_IN_CODECS, type Codecs } from './codec.ts';
 import { BATCH_MAX, BatchCursor, EntryBatch } from './entries.ts';
 import { Gate } from './gate.ts';
 import { PLAIN, type Packing } from './image.ts';
-import { changeMembership } from './membership.ts';
-import type { Session } from './session.ts';
 import { SESSIONS_MAX, Sessions } from './sessions.ts';
+import { takeSpecial, type BatchedSession } from './special-entries.ts';
 import type { AnyStateMachine, DiskBatch, Result, SessionChange, StateMachineKind } from './state-machine.ts';
 
 export interface RsmOptions {
@@ -48,13 +34,6 @@ export interface RsmOptions {
   readonly packing?: Packing;
   /** What images may be compressed with that it reads. Default: what is built in. */
   readonly codecs?: Codecs;
-}
-
-/** A session command in the current batch: its answer is kept once it is known. */
-interface BatchedSession {
-  readonly at: number;
-  readonly session: Session;
-  readonly series: number;
 }
 
 /** One for all shards of the thread with state machines in memory: `apply` is synchronous, and leaves nothing in them. */
@@ -89,9 +68,10 @@ export class Rsm {
   membershipIndex = 0;
   /** On-disk: whether it keeps a session table; without one sessions are refused. */
   keepsSessions = true;
-  private readonly batch: EntryBatch;
+  /** Commands that wait for `update`, and whose sessions want the answers. Filled here and in `special-entries.ts`. */
+  readonly batch: EntryBatch;
   private readonly cursor = CURSOR;
-  private readonly batchedSessions: BatchedSession[];
+  readonly batchedSessions: BatchedSession[];
   private gatheredIndex = 0;
   private gatheredTerm = 0;
 
@@ -152,9 +132,9 @@ export class Rsm {
         batch.add(fromIndex + i, u8, (word + 3) << 2, length, keySequence(u32, word), keyNonce(u32, word));
         word += 3 + ((length + 3) >>> 2);
       } else {
-        if (!this.takeSpecial(u8, u32, word, type, fromIndex + i, sink)) {
+        if (!takeSpecial(this, u8, u32, word, type, fromIndex + i, sink)) {
           this.runBatch(sink);
-          this.takeSpecial(u8, u32, word, type, fromIndex + i, sink);
+          takeSpecial(this, u8, u32, word, type, fromIndex + i, sink);
         }
         word += entryWords(u32, word);
       }
@@ -168,96 +148,6 @@ export class Rsm {
   skip(index: number, term: number): void {
     this.appliedIndex = index;
     this.appliedTerm = term;
-  }
-
-  /** False: what is in the batch must be applied first; then nothing has changed. */
-  private takeSpecial(
-    u8: Uint8Array,
-    u32: Uint32Array,
-    word: number,
-    type: number,
-    index: number,
-    sink: ApplySink,
-  ): boolean {
-    const clientLow = u32[word + SESSION_CLIENT_WORD];
-    const clientHigh = u32[word + SESSION_CLIENT_WORD + 1];
-    switch (type) {
-      case EntryType.SessionCommand:
-        return this.takeSessionCommand(u8, u32, word, index, clientHigh, clientLow, sink);
-      case EntryType.SessionRegister:
-        if (this.keepsSessions) this.sessions.register(clientHigh, clientLow, index);
-        report(u32, word, index, this.keepsSessions ? ApplyStatus.Ok : ApplyStatus.NoSessions, 0, sink);
-        return true;
-      case EntryType.SessionUnregister:
-        this.sessions.unregister(clientHigh, clientLow);
-        report(u32, word, index, ApplyStatus.Ok, 0, sink);
-        return true;
-      case EntryType.ConfigChange:
-        this.applyConfigChange(u8, u32, word, index, sink);
-        return true;
-      default: {
-        // The leader put it in the place of a config change that it refused, and says why.
-        const refusal = payloadLengthBytes(u32, word) === 0 ? 0 : u8[(word + ENTRY_HEADER_WORDS) << 2];
-        report(u32, word, index, refusal === 0 ? ApplyStatus.Ok : ApplyStatus.Refused, refusal, sink);
-        return true;
-      }
-    }
-  }
-
-  /** Takes effect now (design §4). The answer is the index, which identifies the new membership. */
-  private applyConfigChange(u8: Uint8Array, u32: Uint32Array, word: number, index: number, sink: ApplySink): void {
-    const at = (word + ENTRY_HEADER_WORDS) << 2;
-    const { change, base } = decodeConfigChangeEntry(u8.subarray(at, at + payloadLengthBytes(u32, word)));
-    if (isKnown(this.membership)) {
-      const known = this.membership.configChangeIndex;
-      invariant(
-        known === base.configChangeIndex && encodesSame(this.membership, base),
-        `the config change at ${index} is of the membership of ${base.configChangeIndex}, this replica's is of ${known} or has other members`,
-      );
-    } else this.membership = base;
-    this.membershipIndex = index;
-    const changed = changeMembership(this.membership, change, index);
-    if (typeof changed === 'number') {
-      report(u32, word, index, ApplyStatus.Refused, changed, sink);
-      return;
-    }
-    this.membership = changed;
-    report(u32, word, index, ApplyStatus.Ok, index, sink);
-  }
-
-  /** The apply table of sessions (thesis §6.3; design §7.6). */
-  private takeSessionCommand(
-    u8: Uint8Array,
-    u32: Uint32Array,
-    word: number,
-    index: number,
-    clientHigh: number,
-    clientLow: number,
-    sink: ApplySink,
-  ): boolean {
-    const series = getU53(u32, word + SESSION_SERIES_WORD);
-    const session = this.sessions.use(clientHigh, clientLow, index);
-    if (session === undefined) {
-      report(u32, word, index, this.keepsSessions ? ApplyStatus.SessionNotFound : ApplyStatus.NoSessions, 0, sink);
-      return true;
-    }
-    // Its earlier try may be in this very batch.
-    if (session.isBatched || this.batch.count === BATCH_MAX) return false;
-    session.respond(getU53(u32, word + SESSION_RESPONDED_WORD));
-    if (series <= session.respondedTo) {
-      report(u32, word, index, ApplyStatus.SessionResponded, 0, sink);
-      return true;
-    }
-    const known = session.answers.get(series);
-    if (known !== undefined) {
-      report(u32, word, index, ApplyStatus.Ok, known, sink);
-      return true;
-    }
-    session.isBatched = true;
-    this.batchedSessions.push({ at: this.batch.count, session, series });
-    const offset = (word + headerWords(u32, word)) << 2;
-    this.batch.add(index, u8, offset, payloadLengthBytes(u32, word), keySequence(u32, word), keyNonce(u32, word));
-    return true;
   }
 
   private runBatch(sink: ApplySink): void {
@@ -355,12 +245,12 @@ export class Rsm {
       if (type === EntryType.ConfigChange) {
         // It takes effect with its index: nothing before it is stored behind it.
         if (batch.count > 0) break;
-        if (index > this.membershipIndex) this.takeSpecial(u8, u32, word, type, index, sink);
+        if (index > this.membershipIndex) takeSpecial(this, u8, u32, word, type, index, sink);
       } else if (!isStored && type === EntryType.Command) {
         if (batch.count === BATCH_MAX) break;
         const length = payloadLengthBytes(u32, word);
         batch.add(index, u8, (word + 3) << 2, length, keySequence(u32, word), keyNonce(u32, word));
-      } else if (!isStored && !this.takeSpecial(u8, u32, word, type, index, sink)) break;
+      } else if (!isStored && !takeSpecial(this, u8, u32, word, type, index, sink)) break;
       word += entryWords(u32, word);
     }
     if (taken > 0) {
@@ -459,21 +349,6 @@ export class Rsm {
     await this.calls.quiet();
     await this.stateMachine.close?.();
   }
-}
-
-function encodesSame(a: Membership, b: Membership): boolean {
-  return checksum(encodeMembership(a)) === checksum(encodeMembership(b));
-}
-
-function report(
-  u32: Uint32Array,
-  word: number,
-  index: number,
-  status: ApplyStatus,
-  result: Result,
-  sink: ApplySink,
-): void {
-  if (keyNonce(u32, word) === sink.nonce) sink.applied(keySequence(u32, word), index, status, result);
 }
 
 /** A view of the entry's bytes would change when their slab is used again. */

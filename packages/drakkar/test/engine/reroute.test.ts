@@ -34,7 +34,7 @@ test('the way to engine 0 of a host stays as long as one to another of its engin
   await cluster.startAll([1, 2]);
   assert.equal(cluster.hosts.get(3)!.shardInfo(2).engine, 1);
   const [engine] = [engineOf(cluster.hosts.get(1)!)];
-  const ways = (): string[] => [...engine['peersInUse']].map((peer) => `${peer.address}#${peer.engine ?? 0}`).sort();
+  const ways = (): string[] => [...engine.ways['inUse']].map((peer) => `${peer.address}#${peer.engine ?? 0}`).sort();
   assert.deepEqual(ways(), ['host2:7000#0', 'host3:7000#0', 'host3:7000#1']);
   // From now on no replica of host 1 has a member in engine 0 of host 3, nor on host 2.
   for (const id of [1, 2, 3]) await cluster.settle(cluster.hosts.get(id)!.stopReplica(1));
