@@ -132,7 +132,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     operations: options.operations ?? drawnOperations,
     faults,
     victims: changesMembers ? [] : drawVictims(dice, hostIds, shards),
-    rttMs: dice.pick([10, 20]),
+    rttMs: dice.pick([20, 30]),
     electionRtt: 2 * heartbeatRtt + dice.between(2, 10),
     heartbeatRtt,
     snapshotEntries: dice.pick([0, 7, 20, 50, 120]),
