@@ -76,6 +76,7 @@ export class Observer {
   /** Term, vote and snapshot that are on the disk for certain. */
   private readonly durable = new Map<string, Omit<Promised, 'view'>>();
   private readonly hosts: readonly ObservedHost[];
+  private readonly byAddress: ReadonlyMap<string, ObservedHost>;
   private readonly trace: Trace;
   private readonly count: (name: string) => void;
 
@@ -86,6 +87,7 @@ export class Observer {
     count: (name: string) => void,
   ) {
     this.hosts = hosts;
+    this.byAddress = new Map(hosts.map((host) => [host.address, host]));
     this.trace = trace;
     this.count = count;
     for (const shardId of shardIds) this.truths.set(shardId, new ShardTruth(shardId));
@@ -316,7 +318,7 @@ export class Observer {
   /** Nobody is sent what an older release could not find in its directory (design §7.8). */
   private checkFormat(owner: ObservedHost, address: string, format: number): void {
     if (format > FORMAT_NEWEST) this.count('framesInNewerFormat');
-    const to = this.hosts.find((host) => host.address === address);
+    const to = this.byAddress.get(address);
     if (to?.host === undefined || to.isDamaged) return;
     const { enabled } = formatsOf(to.host);
     holds(format <= enabled, 'a host is sent only formats that are enabled there', () => {
@@ -346,17 +348,11 @@ export class Observer {
 
   private checkMessage(owner: ObservedHost, message: Message): void {
     const { type, shardId, term, from, to, logIndex, rejected } = message;
-    this.trace.note(
-      owner.name,
-      `shard ${shardId}`,
-      NAMES[type] ?? type,
-      '→',
-      to,
-      'term',
-      term,
-      logIndex,
-      message.flags,
-    );
+    // The hash has it: the checksum of its frame is noted.
+    if (this.trace.isKept) {
+      const name = NAMES[type] ?? type;
+      this.trace.line(owner.name, `shard ${shardId}`, name, '→', to, 'term', term, logIndex, message.flags);
+    }
     const view = this.viewOf(owner, shardId);
     if (view === undefined) return;
     const isPreVote = type === MessageType.RequestPreVote || type === MessageType.RequestPreVoteResponse;

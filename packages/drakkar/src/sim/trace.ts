@@ -7,7 +7,8 @@
 const LINES_MAX = 100_000;
 
 export class Trace {
-  private readonly isKept: boolean;
+  /** Lines are wanted. */
+  readonly isKept: boolean;
   private readonly nowMs: () => number;
   private readonly lines: string[] = [];
   private first = 0x811c9dc5;
