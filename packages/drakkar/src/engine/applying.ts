@@ -20,7 +20,7 @@ export function applyCommitted(replica: Replica, deadlineMs: number): boolean {
   const { raft, rsm, engine } = replica;
   if (replica.onlookers.wantsCommits) replica.onlookers.committed();
   if (replica.isRestoring || rsm.busy) return false;
-  replica.sample.look(raft, replica.pending, engine.turnMs, engine.stages);
+  replica.sample?.look(raft, replica.pending, engine.turnMs, engine.stages);
   const before = raft.appliedIndex;
   if (rsm.isOnDisk) return applyToDisk(replica, deadlineMs);
   while (raft.appliedIndex < raft.applyLimit && replica.status === 'running') {
@@ -58,7 +58,7 @@ export function applyCommitted(replica: Replica, deadlineMs: number): boolean {
 export function afterApply(replica: Replica, before: number): void {
   if (replica.status !== 'running') return;
   const { raft, engine } = replica;
-  replica.sample.applied(raft, replica.pending, engine.env.clock, engine.stages);
+  replica.sample?.applied(raft, replica.pending, engine.env.clock, engine.stages);
   traceApply(replica, before);
   raft.trim();
   serveReads(replica);

@@ -23,6 +23,8 @@ import { ReplicaOutbox } from './replica-outbox.ts';
 import { restoreState } from './restore.ts';
 
 export interface ReplicaStart extends ReplicaSettings {
+  readonly shardId: number;
+  readonly replicaId: number;
   readonly members: Readonly<Record<number, string>> | 'join' | undefined;
   readonly heartbeatTicks: number;
   readonly preVote: boolean;
@@ -93,7 +95,7 @@ function addReplica(
   if (engine.replicas.has(shardId))
     throw new DrakkarError('ERR_SHARD_EXISTS', `shard ${shardId} is running here already`);
   const pins: readonly ReplicaPin[] = (known?.state.pins ?? []).map((pin) => engine.interned.pin(pin));
-  const replica = new Replica(engine, start, rsm, snapshotter, bootstrap, pins);
+  const replica = new Replica(engine, engine.interned.settings(start), start, rsm, snapshotter, bootstrap, pins);
   replica.snapshotIndex = known?.state.snapshotIndex ?? 0;
   replica.snapshotTerm = known?.state.snapshotTerm ?? 0;
   const outbox = new ReplicaOutbox(engine, replica);

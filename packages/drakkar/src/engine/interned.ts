@@ -1,8 +1,9 @@
 /**
- * Values that many shards of a host have in common, kept once: members and pins are the same for all shards of the same hosts. They are
- * never changed in place, so that sharing them is safe. Bounded: what finds no room is simply not shared.
+ * Values that many shards of a host have in common, kept once: members, pins and settings are the same for all shards of the same hosts. They
+ * are never changed in place, so that sharing them is safe. Bounded: what finds no room is simply not shared.
  */
 import type { ReplicaPin } from '../wal/logdb.ts';
+import type { ReplicaSettings } from './replica.ts';
 import { decodeBootstrap, encodeBootstrap, type Bootstrap } from './bootstrap-record.ts';
 
 const KEPT_MAX = 4096;
@@ -14,6 +15,7 @@ export interface SharedBootstrap extends Bootstrap {
 export class Interned {
   private readonly bootstraps = new Map<string, SharedBootstrap>();
   private readonly pins = new Map<string, ReplicaPin>();
+  private readonly known = new Map<string, ReplicaSettings>();
 
   bootstrapOf(record: Bootstrap): SharedBootstrap {
     return this.bootstrap(encodeBootstrap(record));
@@ -36,5 +38,15 @@ export class Interned {
     if (known !== undefined) return known;
     if (this.pins.size < KEPT_MAX) this.pins.set(key, pin);
     return pin;
+  }
+
+  settings(given: ReplicaSettings): ReplicaSettings {
+    const { snapshotEntries, compactionOverhead, electionTicks, maxPayloadBytes, isWitness } = given;
+    const settings = { snapshotEntries, compactionOverhead, electionTicks, maxPayloadBytes, isWitness };
+    const key = JSON.stringify(settings);
+    const known = this.known.get(key);
+    if (known !== undefined) return known;
+    if (this.known.size < KEPT_MAX) this.known.set(key, settings);
+    return settings;
   }
 }

@@ -41,9 +41,8 @@ import type { ReplicaOutbox } from './replica-outbox.ts';
 import { passOn, sealBlocks } from './sealing.ts';
 import { BatchState, PendingRing, type ProposeCallback } from './pending-ring.ts';
 
+/** The same for many shards of a host, and kept once for all of them. */
 export interface ReplicaSettings {
-  readonly shardId: number;
-  readonly replicaId: number;
   readonly snapshotEntries: number;
   readonly compactionOverhead: number;
   readonly electionTicks: number;
@@ -94,8 +93,10 @@ export class Replica implements ApplySink {
   readonly openBlock: OpenBlock;
   readonly pending = new PendingRing();
   readonly reads = new PendingReads();
-  /** What is being timed of it. */
-  readonly sample = new StageSample();
+  /** What is being timed of it; nothing while it rests. */
+  sample: StageSample | undefined;
+  /** Where the sample goes on among the callers. */
+  private sampledTo = 0;
   readonly changes: OpenChanges;
   readonly held: HeldMessage[] = [];
   readonly onlookers = new Onlookers(this);
@@ -138,6 +139,7 @@ export class Replica implements ApplySink {
   constructor(
     engine: Engine,
     settings: ReplicaSettings,
+    ids: { readonly shardId: number; readonly replicaId: number },
     rsm: Rsm,
     snapshotter: Snapshotter,
     bootstrap: Uint8Array,
@@ -145,8 +147,8 @@ export class Replica implements ApplySink {
   ) {
     this.engine = engine;
     this.settings = settings;
-    this.shardId = settings.shardId;
-    this.replicaId = settings.replicaId;
+    this.shardId = ids.shardId;
+    this.replicaId = ids.replicaId;
     this.rsm = rsm;
     this.snapshotter = snapshotter;
     this.openBlock = new OpenBlock(engine.blockBuffers);
@@ -287,6 +289,7 @@ export class Replica implements ApplySink {
   gather(maySeal: boolean): void {
     const { raft } = this;
     this.sentBlock = false;
+    this.sample ??= new StageSample(this.sampledTo);
     this.sample.asked(this.pending, this.engine.inputMs);
     if (!this.openBlock.isEmpty && maySeal) {
       if (raft.isLeader) {
@@ -332,6 +335,13 @@ export class Replica implements ApplySink {
   }
 
   // Applying.
+
+  /** It rests: nobody waits, nothing is on its way. */
+  followNothing(): void {
+    if (this.sample === undefined) return;
+    this.sampledTo = this.pending.nextSequence;
+    this.sample = undefined;
+  }
 
   lookup(query: unknown): unknown {
     return query === BARRIER ? undefined : this.rsm.lookup(query);

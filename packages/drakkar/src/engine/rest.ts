@@ -11,6 +11,7 @@ export function needsTicks({ raft, pending, reads }: Replica): boolean {
 export function restReplica(replica: Replica): void {
   replica.openBlock.release();
   replica.pending.release();
+  replica.followNothing();
   replica.sets = undefined;
   quiesce.rest(replica.raft);
 }

@@ -41,7 +41,7 @@ export function seal(replica: Replica, block: BlockBuffer, flags: number): void 
   const mask = raft.appendOwn(ref);
   replica.engine.outbound.addBlock(addresseeSet(replica, mask), block, ref, replica);
   replica.sentBlock = true;
-  replica.sample.sealed(sealing.firstIndex, raft.term, replica.engine.turnMs);
+  replica.sample?.sealed(sealing.firstIndex, raft.term, replica.engine.turnMs);
   traceProposal(replica, ref);
 }
 

@@ -33,7 +33,7 @@ export class StageSample {
   /** The proposal: its place among the callers that wait, -1 for none. */
   private sequence = -1;
   private askedMs = 0;
-  private nextSequence = 0;
+  private nextSequence: number;
   private isWaiting = false;
   /** The entry: 0 for none. */
   private index = 0;
@@ -43,6 +43,11 @@ export class StageSample {
   private isDurable = false;
   private isReplicated = false;
   private isCommitted = false;
+
+  /** Follows callers from that place on. */
+  constructor(nextSequence: number) {
+    this.nextSequence = nextSequence;
+  }
 
   /** Once a turn, before proposals leave: those made since the last one began at `sinceMs` or a little later. */
   asked(pending: PendingRing, sinceMs: number): void {

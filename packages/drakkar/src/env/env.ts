@@ -67,6 +67,7 @@ export interface File {
   read(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number>;
   /** Makes the file's contents durable (`fsync`). After a failure the file must not be trusted or synced again. */
   sync(): Promise<void>;
+  /** Cuts, or grows by zeros that may take no room on the disk until they are written. */
   truncate(sizeBytes: number): Promise<void>;
   sizeBytes(): Promise<number>;
   close(): Promise<void>;

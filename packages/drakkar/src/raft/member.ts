@@ -11,8 +11,56 @@ export const MemberState = {
 export type MemberState = (typeof MemberState)[keyof typeof MemberState];
 
 const FIRST_WINDOW = 16;
-/** Shared by all that nothing is under way to; never written to. */
-const NO_WINDOW = new Float64Array(0);
+
+/** Blocks under way: their last indexes and sizes, a ring. */
+class Window {
+  private lastIndexes = new Float64Array(FIRST_WINDOW);
+  private sizes = new Float64Array(FIRST_WINDOW);
+  private head = 0;
+  count = 0;
+  bytes = 0;
+
+  get oldest(): number {
+    return this.lastIndexes[this.head];
+  }
+
+  add(lastIndex: number, sizeBytes: number): void {
+    if (this.count === this.lastIndexes.length) this.grow();
+    const slot = (this.head + this.count) & (this.lastIndexes.length - 1);
+    this.lastIndexes[slot] = lastIndex;
+    this.sizes[slot] = sizeBytes;
+    this.count++;
+    this.bytes += sizeBytes;
+  }
+
+  freeOldest(): void {
+    this.bytes -= this.sizes[this.head];
+    this.head = (this.head + 1) & (this.lastIndexes.length - 1);
+    this.count--;
+  }
+
+  clear(): void {
+    this.head = this.count = this.bytes = 0;
+  }
+
+  private grow(): void {
+    const old = this.lastIndexes.length;
+    const lastIndexes = new Float64Array(old * 2);
+    const sizes = new Float64Array(old * 2);
+    for (let i = 0; i < this.count; i++) {
+      lastIndexes[i] = this.lastIndexes[(this.head + i) & (old - 1)]!;
+      sizes[i] = this.sizes[(this.head + i) & (old - 1)]!;
+    }
+    this.lastIndexes = lastIndexes;
+    this.sizes = sizes;
+    this.head = 0;
+  }
+}
+
+export interface WindowLimits {
+  readonly maxInflightBlocks: number;
+  readonly maxInflightBytes: number;
+}
 
 export class Member {
   readonly replicaId: number;
@@ -52,21 +100,15 @@ export class Member {
   /** The last round took less than an election timeout. */
   isCaughtUp = false;
 
-  private readonly maxBlocks: number;
-  private readonly maxBytes: number;
-  /** Blocks under way: their last indexes and sizes, a ring. */
-  private lastIndexes = NO_WINDOW;
-  private sizes = NO_WINDOW;
-  private head = 0;
-  private count = 0;
-  private bytes = 0;
+  private readonly limits: WindowLimits;
+  /** Made when something is under way; idle members of idle shards are many. */
+  private window: Window | undefined;
 
-  constructor(replicaId: number, isVoter: boolean, isWitness: boolean, maxBlocks: number, maxBytes: number) {
+  constructor(replicaId: number, isVoter: boolean, isWitness: boolean, limits: WindowLimits) {
     this.replicaId = replicaId;
     this.isVoter = isVoter;
     this.isWitness = isWitness;
-    this.maxBlocks = maxBlocks;
-    this.maxBytes = maxBytes;
+    this.limits = limits;
   }
 
   /** A new leader knows nothing of the others. */
@@ -86,7 +128,7 @@ export class Member {
     this.roundTarget = 0;
     this.roundTicks = 0;
     this.isCaughtUp = false;
-    this.clearWindow();
+    this.window?.clear();
   }
 
   get mayLead(): boolean {
@@ -100,80 +142,56 @@ export class Member {
   }
 
   get isWindowFull(): boolean {
-    return this.count >= this.maxBlocks || this.bytes >= this.maxBytes;
+    const { window, limits } = this;
+    if (window === undefined) return false;
+    return window.count >= limits.maxInflightBlocks || window.bytes >= limits.maxInflightBytes;
   }
 
   get inflightBlocks(): number {
-    return this.count;
+    return this.window === undefined ? 0 : this.window.count;
   }
 
   becomeProbe(nextIndex: number): void {
     this.state = MemberState.Probe;
     this.nextIndex = nextIndex;
     this.isWaiting = false;
-    this.clearWindow();
+    this.window?.clear();
   }
 
   becomeReplicate(): void {
     this.state = MemberState.Replicate;
     this.nextIndex = this.matchIndex + 1;
     this.isWaiting = false;
-    this.clearWindow();
+    this.window?.clear();
   }
 
   becomeSnapshot(): void {
     this.state = MemberState.Snapshot;
     this.isWaiting = false;
-    this.clearWindow();
+    this.window?.clear();
   }
 
   /** Entries up to `lastIndex` are on their way. */
   sent(lastIndex: number, sizeBytes: number, heartbeat: number): void {
     this.nextIndex = lastIndex + 1;
     this.sentAtHeartbeat = heartbeat;
-    if (this.count === this.lastIndexes.length) this.grow();
-    const slot = (this.head + this.count) & (this.lastIndexes.length - 1);
-    this.lastIndexes[slot] = lastIndex;
-    this.sizes[slot] = sizeBytes;
-    this.count++;
-    this.bytes += sizeBytes;
+    (this.window ??= new Window()).add(lastIndex, sizeBytes);
   }
 
   /** Everything up to `index` has arrived. */
   arrived(index: number): void {
-    while (this.count > 0 && this.lastIndexes[this.head] <= index) this.freeOldest();
+    const { window } = this;
+    if (window === undefined) return;
+    while (window.count > 0 && window.oldest <= index) window.freeOldest();
   }
 
   /** Lets one more block out, to a member that answers heartbeats though its window is full. */
   freeOldest(): void {
-    if (this.count === 0) return;
-    this.bytes -= this.sizes[this.head];
-    this.head = (this.head + 1) & (this.lastIndexes.length - 1);
-    this.count--;
+    if (this.window !== undefined && this.window.count > 0) this.window.freeOldest();
   }
 
   /** Gives the memory of the window back while nothing is under way. */
   release(): void {
-    if (this.count > 0) return;
-    this.lastIndexes = this.sizes = NO_WINDOW;
-    this.head = 0;
-  }
-
-  private clearWindow(): void {
-    this.head = this.count = this.bytes = 0;
-  }
-
-  private grow(): void {
-    const old = this.lastIndexes.length;
-    const size = Math.max(FIRST_WINDOW, old * 2);
-    const lastIndexes = new Float64Array(size);
-    const sizes = new Float64Array(size);
-    for (let i = 0; i < this.count; i++) {
-      lastIndexes[i] = this.lastIndexes[(this.head + i) & (old - 1)]!;
-      sizes[i] = this.sizes[(this.head + i) & (old - 1)]!;
-    }
-    this.lastIndexes = lastIndexes;
-    this.sizes = sizes;
-    this.head = 0;
+    if (this.inflightBlocks === 0) this.window = undefined;
   }
 }

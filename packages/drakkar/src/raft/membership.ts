@@ -10,10 +10,21 @@ import { membershipChanged } from './leading.ts';
 import { Member } from './member.ts';
 import type { Raft } from './raft.ts';
 
+/** The same list for all shards that have the same membership. */
+const slotsOfKnown = new WeakMap<Membership, readonly number[]>();
+
+function slotsOf(membership: Membership): readonly number[] {
+  let slots = slotsOfKnown.get(membership);
+  if (slots === undefined) {
+    slots = memberIds(membership);
+    slotsOfKnown.set(membership, slots);
+  }
+  return slots;
+}
+
 export function setMembership(raft: Raft, membership: Membership): void {
   raft.membership = membership;
-  raft.slots = memberIds(membership);
-  const { maxInflightBlocks, maxInflightBytes, replicaId } = raft.config;
+  raft.slots = slotsOf(membership);
   const old = raft.members;
   raft.members = raft.slots.map((id) => {
     const isVoter = !membership.nonVotings.has(id);
@@ -22,11 +33,11 @@ export function setMembership(raft: Raft, membership: Membership): void {
       known.isVoter = isVoter;
       return known;
     }
-    const member = new Member(id, isVoter, membership.witnesses.has(id), maxInflightBlocks, maxInflightBytes);
+    const member = new Member(id, isVoter, membership.witnesses.has(id), raft.config);
     member.reset(raft.log.lastIndex + 1);
     return member;
   });
-  raft.selfSlot = raft.slots.indexOf(replicaId);
+  raft.selfSlot = raft.slots.indexOf(raft.config.replicaId);
   raft.voterCount = raft.members.filter((member) => member.isVoter).length;
   if (raft.role === 'leader') membershipChanged(raft);
   // The votes that were asked for are others' now.

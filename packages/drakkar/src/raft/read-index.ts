@@ -20,10 +20,14 @@ interface Round {
 /** Reads of one shard that a leader keeps; more are dropped, their callers time out or try again. */
 export const LEADER_READS_MAX = 16_384;
 
+/** Of the many shards that nobody reads from; never written to. */
+const NO_REQUESTS: ReadRequest[] = [];
+const NO_ROUNDS: Round[] = [];
+
 export class LeaderReads {
   /** Not in a round yet; waits also for the first commit of the leader's term. */
-  private waiting: ReadRequest[] = [];
-  private rounds: Round[] = [];
+  private waiting = NO_REQUESTS;
+  private rounds = NO_ROUNDS;
   /** Newest round. */
   round = 0;
 
@@ -37,14 +41,16 @@ export class LeaderReads {
 
   add(from: number, context: number): boolean {
     if (this.waiting.length >= LEADER_READS_MAX) return false;
+    if (this.waiting === NO_REQUESTS) this.waiting = [];
     this.waiting.push({ from, context });
     return true;
   }
 
   /** All that wait form a round that is served at `index` once confirmed. */
   startRound(index: number): number {
+    if (this.rounds === NO_ROUNDS) this.rounds = [];
     this.rounds.push({ number: ++this.round, index, requests: this.waiting });
-    this.waiting = [];
+    this.waiting = NO_REQUESTS;
     return this.round;
   }
 
@@ -60,7 +66,7 @@ export class LeaderReads {
 
   /** Leadership is lost. */
   clear(): void {
-    this.waiting = [];
-    this.rounds = [];
+    this.waiting = NO_REQUESTS;
+    this.rounds = NO_ROUNDS;
   }
 }

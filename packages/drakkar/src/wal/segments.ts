@@ -1,6 +1,8 @@
 /**
- * The files of the log: segments in use, spare ones to come, and their recycling. A segment is filled with zeros once, made
- * durable with its name, and only then used (fault F11); growing files would cost two to nine times the flush (hot-path §2).
+ * The files of the log: segments in use, spare ones to come, and their recycling. A segment gets its size once, is made durable with
+ * its name, and only then used (fault F11). It is filled with zeros: a file that grows costs two to nine times the flush
+ * (hot-path §2). That does not hold of groups near 1 MiB, where the note of new room costs less than writing all bytes twice: then a
+ * new segment is of holes, which read as zeros, too.
  */
 import { DrakkarError } from '../errors.ts';
 import type { Env, File } from '../env/env.ts';
@@ -16,6 +18,8 @@ export class Segment {
   readonly header: SegmentHeader | undefined;
   /** Offset of the next group; the end once the segment is not written any more. */
   offset: number;
+  /** Written to it since it was opened. */
+  groups = 0;
   /** Shards with blocks in it. */
   readonly blockShards = new Set<number>();
   /** Reads under way; the file is not recycled before they end. */
@@ -84,16 +88,18 @@ export class SegmentFiles {
     return this.spares.length > 0;
   }
 
-  /** Sees to it that a spare is there; concurrent calls share the work. Rejects with the system's error. */
-  ensureSpare(): Promise<void> {
+  /**
+   * Sees to it that a spare is there, filled or of holes; concurrent calls share the work. Rejects with the system's error.
+   */
+  ensureSpare(isFilled: boolean): Promise<void> {
     if (this.hasSpare) return Promise.resolve();
-    this.making ??= this.makeSpare().finally(() => {
+    this.making ??= this.makeSpare(isFilled).finally(() => {
       this.making = undefined;
     });
     return this.making;
   }
 
-  private async makeSpare(): Promise<void> {
+  private async makeSpare(isFilled: boolean): Promise<void> {
     const { fs } = this.env;
     const path = `${this.dir}/spare-${++this.spareNumber}`;
     const temporary = `${path}.new`;
@@ -101,12 +107,8 @@ export class SegmentFiles {
       await fs.remove(temporary);
       const file = await fs.open(temporary, 'create', { direct: true });
       try {
-        const fillBytes = Math.min(FILL_BYTES, this.segmentBytes);
-        this.zeros ??= new Uint8Array(fs.allocate(fillBytes), 0, fillBytes);
-        const { zeros } = this;
-        for (let at = 0; at < this.segmentBytes; at += zeros.length) {
-          await writeAll(file, zeros, Math.min(zeros.length, this.segmentBytes - at), at);
-        }
+        if (isFilled) await this.fill(file);
+        else await file.truncate(this.segmentBytes);
         await file.sync();
       } finally {
         await file.close();
@@ -121,9 +123,18 @@ export class SegmentFiles {
     this.spares.push(path);
   }
 
+  private async fill(file: File): Promise<void> {
+    const fillBytes = Math.min(FILL_BYTES, this.segmentBytes);
+    this.zeros ??= new Uint8Array(this.env.fs.allocate(fillBytes), 0, fillBytes);
+    const { zeros } = this;
+    for (let at = 0; at < this.segmentBytes; at += zeros.length) {
+      await writeAll(file, zeros, Math.min(zeros.length, this.segmentBytes - at), at);
+    }
+  }
+
   /** Turns a spare into the segment of `epoch`; the caller writes its header. */
-  async activate(epoch: number): Promise<Segment> {
-    await this.ensureSpare();
+  async activate(epoch: number, isFilled: boolean): Promise<Segment> {
+    await this.ensureSpare(isFilled);
     const spare = this.spares.shift()!;
     const path = `${this.dir}/${epoch.toString(16).padStart(16, '0')}.wal`;
     await this.env.fs.rename(spare, path);

@@ -297,7 +297,9 @@ export class Wal implements LogDb {
   /** Begins the next segment; its header says where the log ended before it. */
   private async roll(): Promise<void> {
     const epoch = (this.segments.length > 0 ? this.current.epoch : this.end.epoch) + 1;
-    const segment = await this.files.activate(epoch);
+    // On a full disk room must be certain before a segment is begun.
+    const isFilled = this.isFull || !this.hasBigGroups();
+    const segment = await this.files.activate(epoch, isFilled);
     const page = new Uint8Array(PAGE_BYTES);
     const header = { format: this.formats.enabled, epoch, sizeBytes: this.files.segmentBytes, before: this.end };
     writeSegmentHeader(page, header);
@@ -309,8 +311,17 @@ export class Wal implements LogDb {
     }
     this.segments.push(segment);
     this.counters.segmentsMade++;
-    // The next spare is filled in the background; whether that worked is found out when it is needed.
-    this.files.ensureSpare().catch(() => {});
+    // The next spare is made in the background; whether that worked is found out when it is needed.
+    this.files.ensureSpare(isFilled).catch(() => {});
+  }
+
+  /**
+   * Whether groups are so large that writing their bytes twice costs more than growing a file with each: from half of the greatest on
+   * holes are faster by a third to three quarters, at 256 KiB it is even, at 64 KiB filled ones are faster by a third.
+   */
+  private hasBigGroups(): boolean {
+    const segment = this.segments.at(-1);
+    return segment !== undefined && segment.offset - PAGE_BYTES > (segment.groups * this.groupMaxBytes) / 2;
   }
 
   private makeStaging(sizeBytes: number): Slab {
@@ -366,6 +377,7 @@ export class Wal implements LogDb {
     const segment = this.current;
     const start = segment.offset;
     segment.offset = this.end.offset;
+    segment.groups++;
     this.countGroup();
     const { writing } = this;
     this.writing = [];

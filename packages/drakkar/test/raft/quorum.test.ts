@@ -94,7 +94,7 @@ test('a member’s progress is what a list of all that is under way says', () =>
   });
   fc.assert(
     fc.property(fc.array(step as fc.Arbitrary<Step>, { maxLength: 200 }), (steps) => {
-      const member = new Member(2, true, false, BLOCKS_MAX, BYTES_MAX);
+      const member = new Member(2, true, false, { maxInflightBlocks: BLOCKS_MAX, maxInflightBytes: BYTES_MAX });
       const model: Model = { state: MemberState.Probe, match: 0, next: 1, underway: [] };
       for (const each of steps) {
         play(member, model, each);

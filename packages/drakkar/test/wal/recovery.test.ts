@@ -230,6 +230,30 @@ test('F10: a full disk holds everything back and loses nothing; with room the lo
   assert.equal(recovered.get(1)!.blocks.at(-1)!.lastIndex, 60);
 });
 
+test('F10: a disk that fills while segments are of holes loses nothing, and begins no segments that it has no room for', async () => {
+  const log = new TestLog();
+  await log.open();
+  await log.writeState();
+  let index = 0;
+  while (log.segments().length < 5) await log.write({ firstIndex: ++index, payloadBytes: 28_000 });
+  const { disk } = log.machine;
+  disk.capacityBytes = disk.usedBytes + 64 * 1024; // half of a segment
+  for (let i = 0; i < 20; i++) log.append({ firstIndex: ++index, payloadBytes: 28_000 });
+  log.wal.flush();
+  await log.machines.world.until(() => log.sink.fullCount > 0);
+  const durable = log.sink.durable.length;
+  await log.machines.world.run(30_000);
+  assert.deepEqual([log.wal.isFull, log.sink.failure, log.sink.durable.length], [true, undefined, durable]);
+  assert.equal(log.segments().length, 6, 'the spare that was there, and no more');
+  disk.capacityBytes = Number.POSITIVE_INFINITY;
+  await log.drain();
+  assert.deepEqual([log.wal.isFull, log.sink.roomCount], [false, 1]);
+  log.losePower();
+  const recovered = await log.open();
+  assert.equal(recovered.get(1)!.failure, undefined);
+  assert.equal(recovered.get(1)!.blocks.at(-1)!.lastIndex, index);
+});
+
 /** A write into the current segment, whose room was reserved, finds none, as on thin or copying file systems. */
 function refuseGroups(log: TestLog, isRefused: () => boolean): void {
   log.machine.disk.fault = (operation, path, position) =>

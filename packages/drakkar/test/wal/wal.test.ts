@@ -57,6 +57,36 @@ test('the log rolls over segments and is found again whole', async () => {
   assert.equal(recovered.get(1)!.failure, undefined);
 });
 
+/** Of each spare that is made from now on: whether it is filled with zeros. */
+function watchSpares(log: TestLog): Map<string, boolean> {
+  const spares = new Map<string, boolean>();
+  log.machine.disk.fault = (operation, path) => {
+    const isSpare = path.endsWith('.new');
+    if (isSpare && operation === 'open') spares.set(path, false);
+    if (isSpare && operation === 'write') spares.set(path, true);
+    return undefined;
+  };
+  return spares;
+}
+
+test('while groups are large new segments are of holes, and filled again when they are small', async () => {
+  const log = new TestLog();
+  await log.open();
+  await log.writeState();
+  await log.machines.world.run(100); // the spare of the opening is there
+  const spares = watchSpares(log);
+  for (let index = 1; index <= 40; index++) await log.write({ firstIndex: index, payloadBytes: 28_000 });
+  await log.machines.world.run(100);
+  assert.ok(spares.size > 5);
+  assert.deepEqual(new Set(spares.values()), new Set([false]));
+  for (let index = 41; index <= 140; index++) await log.write({ firstIndex: index, payloadBytes: 8000 });
+  assert.equal([...spares.values()].at(-1), true);
+  log.losePower();
+  const recovered = await log.open();
+  assert.equal(recovered.get(1)!.failure, undefined);
+  assert.equal(recovered.get(1)!.blocks.length, 140);
+});
+
 test('frames are read back verified; damage since is noticed', async () => {
   const log = new TestLog();
   await log.open();

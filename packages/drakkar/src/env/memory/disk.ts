@@ -61,7 +61,7 @@ export class MemoryDisk {
 
   get usedBytes(): number {
     let used = 0;
-    for (const image of this.images.values()) used += image.sizeBytes;
+    for (const image of this.images.values()) used += image.usedBytes;
     return used;
   }
 

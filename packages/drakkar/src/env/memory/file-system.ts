@@ -146,7 +146,7 @@ class MemoryFile implements File {
   ): void {
     const { image, path, fs } = this;
     const { disk } = fs;
-    const growth = Math.max(0, position + length - image.sizeBytes);
+    const growth = image.roomFor(position, length);
     const isFull = growth > 0 && disk.usedBytes + growth > disk.capacityBytes;
     const isRefused = isFull || !this.isWritable;
     // The bytes are on their way at once, so that a power cut may tear them.

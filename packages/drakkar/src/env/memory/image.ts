@@ -3,6 +3,8 @@
  * between the two. Sectors are written whole or not at all.
  */
 export const SECTOR_BYTES = 512;
+/** What a file system gives room in. */
+const PAGE_BYTES = 4096;
 
 /** A write, or a change of size (no bytes), that is not durable yet. */
 export interface Change {
@@ -63,12 +65,18 @@ function overlap(a: Change, b: Change): boolean {
   return a.position < end(b) && b.position < end(a);
 }
 
+function* pagesOf(position: number, lengthBytes: number): Generator<number> {
+  for (let page = Math.floor(position / PAGE_BYTES); page * PAGE_BYTES < position + lengthBytes; page++) yield page;
+}
+
 export class FileImage {
   readonly isDirectory: boolean;
   mode: number;
   private readonly seen = new Growing();
   private readonly durable = new Growing();
   private pending: Change[] = [];
+  /** Pages that a change of size made and nobody has written: they read as zeros and take no room. */
+  private holes = new Set<number>();
 
   constructor(isDirectory: boolean) {
     this.isDirectory = isDirectory;
@@ -88,14 +96,31 @@ export class FileImage {
     return this.pending.length;
   }
 
+  /** Room that it takes on the disk. */
+  get usedBytes(): number {
+    return Math.max(0, this.sizeBytes - this.holes.size * PAGE_BYTES);
+  }
+
+  /** Room that a write there needs anew. */
+  roomFor(position: number, lengthBytes: number): number {
+    let room = Math.max(0, position + lengthBytes - this.sizeBytes);
+    if (this.holes.size > 0)
+      for (const page of pagesOf(position, lengthBytes)) if (this.holes.has(page)) room += PAGE_BYTES;
+    return room;
+  }
+
   write(position: number, bytes: Uint8Array): Change {
     const change: Change = { position, bytes };
     this.pending.push(change);
     this.seen.put(position, bytes);
+    if (this.holes.size > 0) for (const page of pagesOf(position, bytes.length)) this.holes.delete(page);
     return change;
   }
 
   truncate(sizeBytes: number): void {
+    const [from, to] = [this.sizeBytes, sizeBytes].map((bytes) => Math.ceil(bytes / PAGE_BYTES));
+    for (let page = from; page < to; page++) this.holes.add(page);
+    for (let page = to; page < from; page++) this.holes.delete(page);
     this.pending.push({ position: sizeBytes, bytes: undefined });
     this.seen.resize(sizeBytes);
   }
@@ -144,6 +169,7 @@ export class FileImage {
     copy.seen.copyFrom(this.seen);
     copy.durable.copyFrom(this.durable);
     copy.pending = [...this.pending];
+    copy.holes = new Set(this.holes);
     return copy;
   }
 
