@@ -38,14 +38,14 @@ import type { HostEventName, HostListener } from './events.ts';
 import { closeParts, openParts, openThreadParts, type HostParts, type OwnOptions } from './host-parts.ts';
 import { HostShards } from './host-shards.ts';
 import { describeShard, type HostInfo, type ShardInfo } from './info.ts';
-import { queryLog, watch, watchLeader } from './log-requests.ts';
+import { queryLog, shardMethods, watch, watchLeader } from './log-requests.ts';
 import { checkMachine, type StateMachineSource } from './machine-module.ts';
 import { additionOf, promotionOf, readMembership, removalOf } from './membership-requests.ts';
 import type { KnownHost } from './registry/registry.ts';
 import type { ShardView } from './registry/shard-views.ts';
 import type { Result } from './rsm/state-machine.ts';
 import { Session } from './session.ts';
-import { notAcross, type ShardHandle } from './shard-handle.ts';
+import type { ShardHandle } from './shard-handle.ts';
 import type { ServedHost, ThreadOpening } from './threads/server.ts';
 import type { ReloadTlsOptions } from './transport/security.ts';
 import { whenReady } from './when-ready.ts';
@@ -84,7 +84,10 @@ export class NodeHost {
 
   /** What the host whose part this is may ask for, by name. */
   private served(): ServedHost {
-    const methods = this.parts.engines.partMethods();
+    const methods = {
+      ...this.parts.engines.partMethods(),
+      ...shardMethods((shardId) => this.shards.replica(shardId)),
+    };
     const others = this as unknown as typeof methods;
     return {
       replicaOf: (shardId) => this.shards.replica(shardId),
@@ -227,25 +230,28 @@ export class NodeHost {
    * A change stream: the committed entries of a shard in order, as long as it is iterated. Every iteration begins anew at `fromIndex`. Ends
    * when the replica is stopped or the host closed; throws ERR_SHARD_FAILED when the replica fails, ERR_LOG_COMPACTED with the
    * range that is `available` when its next entry was given up behind a snapshot, ERR_ABORTED on `signal`, ERR_SYSTEM_BUSY
-   * beyond 64 streams of a shard. Not with several engines: shards live in other threads then, which streams do not cross.
+   * beyond 64 streams of a shard. With several engines the entries come from the shard's thread, in batches and only as fast as they are
+   * taken; ERR_ENGINE_FAILED when that thread dies.
    *
    * @throws ERR_INVALID_OPTION, ERR_SHARD_NOT_FOUND
    */
   watch(shardId: number, options: WatchOptions = {}): AsyncIterable<LogEntry> {
     checkWatchOptions(options);
-    if (this.parts.threads !== undefined) throw notAcross('watch', 'ask queryLog again and again');
-    return watch(this.shards.replica(shardId), options);
+    this.shards.assertOpen();
+    const { threads } = this.parts;
+    return threads === undefined ? watch(this.shards.replica(shardId), options) : threads.shard(shardId).watch(options);
   }
 
   /**
-   * Who leads the shard, as this replica knows it: at once what is, then what becomes. Ends as `watch` does. With several
-   * engines listen to `leaderChanged` instead.
+   * Who leads the shard, as this replica knows it: at once what is, then what becomes. Ends as `watch` does.
    *
    * @throws ERR_INVALID_OPTION, ERR_SHARD_NOT_FOUND
    */
   watchLeader(shardId: number, options: LeaderWatchOptions = {}): AsyncIterable<Leadership> {
     checkLeaderWatchOptions(options);
-    if (this.parts.threads !== undefined) throw notAcross('watchLeader', 'listen to leaderChanged');
+    this.shards.assertOpen();
+    const { threads } = this.parts;
+    if (threads !== undefined) return threads.shard(shardId).watchLeader(options);
     return watchLeader(this.shards.replica(shardId), options);
   }
 

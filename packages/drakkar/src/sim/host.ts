@@ -89,8 +89,8 @@ export class SimHost {
   host: NodeHost | undefined;
   /** Of the newest process. */
   private env: Env | undefined;
-  /** Its shards live in threads, which streams do not cross. */
-  hasThreads = false;
+  /** Its shards live in threads: state machines are named by module. */
+  private hasThreads = false;
   /** Raised with every process; what belongs to an older one is void. */
   generation = 0;
   isDamaged = false;
