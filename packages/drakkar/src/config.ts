@@ -28,6 +28,11 @@ import type { Transport, TransportContext } from './transport/transport.ts';
 export interface NodeHostOptions {
   /** Directory of this host, for it alone. Made when missing. */
   readonly dir: string;
+  /**
+   * Directory for the logs alone, on a disk of its own; nobody else's. Made when missing. Decided at the first start: named at every later one,
+   * and never another but the same directory at another path. Default: the logs are in `dir`.
+   */
+  readonly walDir?: string;
   /** `host:port` that the other hosts reach this one at. Part of the directory's identity. */
   readonly raftAddress: string;
   /** `host:port` to listen at. Default: `raftAddress`. */
@@ -288,6 +293,7 @@ const MAX_ID = Number.MAX_SAFE_INTEGER;
 
 const HOST_RULES: Record<keyof NodeHostOptions, Rule> = {
   dir: required(isText),
+  walDir: isText,
   raftAddress: required(isAddress),
   listenAddress: isAddress,
   deploymentId: isInteger(1, MAX_ID),
@@ -475,6 +481,12 @@ function hide(value: unknown): string {
 export function checkHostOptions(options: NodeHostOptions): void {
   check('NodeHost.open', options, HOST_RULES);
   if (options.tls !== undefined) check('NodeHost.open: tls', options.tls, TLS_RULES);
+  if (options.walDir === options.dir) {
+    throw new DrakkarError(
+      'ERR_INVALID_OPTION',
+      `NodeHost.open: walDir is ${options.dir}, which is dir; leave it out, or choose another`,
+    );
+  }
   if (options.gossip === undefined) return;
   check('NodeHost.open: gossip', options.gossip, GOSSIP_RULES);
   if (options.registry !== undefined) {

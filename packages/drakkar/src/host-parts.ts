@@ -60,12 +60,12 @@ export async function openParts(env: Env, options: NodeHostOptions, openPart: Op
   checkHostOptions(options);
   checkThreads(options, env.threads);
   const { deploymentId = DEFAULTS.deploymentId, engines = DEFAULTS.engines, dir } = options;
-  const { raftAddress, hostId, newestFormat } = options;
+  const { raftAddress, hostId, newestFormat, walDir } = options;
   const mayMove = options.gossip !== undefined || options.registry !== undefined;
   let security: TransportSecurity | undefined;
   try {
     if (options.tls !== undefined) security = await TransportSecurity.open(env, options.tls, deploymentId);
-    const owner = { deploymentId, raftAddress, hostId, mayMove, newestFormat };
+    const owner = { deploymentId, raftAddress, hostId, mayMove, newestFormat, walDir };
     const directory = await openDirectory(env, dir, owner, engines);
     try {
       // Where hosts may move, they are known by their ids.

@@ -3,6 +3,8 @@ import { Command, InvalidArgumentError } from 'commander';
 
 export interface ServerOptions {
   readonly dir: string;
+  /** Directory for the logs alone. */
+  readonly walDir?: string;
   readonly replicaId: number;
   readonly peers: Readonly<Record<number, string>>;
   readonly http: string;
@@ -65,6 +67,7 @@ export function readOptions(args: readonly string[]): ServerOptions {
   const command = new Command('drakkar-server')
     .description('A replicated key-value server: HTTP on top, Raft below.')
     .requiredOption('--dir <path>', 'directory for this host alone; made when missing')
+    .option('--wal-dir <path>', 'directory for the log alone, on a disk of its own; decided at the first start')
     .requiredOption('--replica-id <n>', 'which of the peers this host is', wholeNumber(1, Number.MAX_SAFE_INTEGER))
     .requiredOption('--peers <list>', 'all hosts, this one included: 1=host:port,2=host:port,3=host:port', peerList)
     .option('--http <address>', 'where to serve HTTP', hostPort, '127.0.0.1:8080')

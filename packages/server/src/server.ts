@@ -23,6 +23,7 @@ export interface RunningServer {
 export async function startServer(options: ServerOptions, logger: Logger): Promise<RunningServer> {
   const host = await NodeHost.open({
     dir: options.dir,
+    ...(options.walDir === undefined ? {} : { walDir: options.walDir }),
     raftAddress: options.peers[options.replicaId],
     rttMs: options.rttMs,
     timeoutMs: TIMEOUT_MS,

@@ -32,6 +32,7 @@ const BACKUPS_MAX = 5;
 const ROTATION_MS = 2500;
 const STORE_COUNTERS = ['snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk', 'snapshotsResumed'] as const;
 export const DATA_DIR = 'data';
+export const WAL_DIR = 'log';
 /** Of on-disk state machines: on the same disk, a directory for each shard. */
 export const STORES_DIR = 'stores';
 
@@ -145,6 +146,16 @@ export class SimHost {
     return `${this.name}:7000`;
   }
 
+  get directories(): { readonly dir: string; readonly walDir?: string } {
+    return this.plan.hasWalDir ? { dir: DATA_DIR, walDir: WAL_DIR } : { dir: DATA_DIR };
+  }
+
+  /** All that it wrote is gone, but for the stores of state machines. */
+  loseData(): void {
+    this.machine.disk.remove(DATA_DIR);
+    this.machine.disk.remove(WAL_DIR);
+  }
+
   get plan(): Plan {
     return this.owner.plan;
   }
@@ -216,7 +227,7 @@ export class SimHost {
     this.hasThreads = engines > 1;
     const host = await NodeHost.open({
       engines,
-      dir: DATA_DIR,
+      ...this.directories,
       raftAddress: this.address,
       rttMs: plan.rttMs,
       env,
