@@ -15,6 +15,7 @@ export interface ServerOptions {
   /** `POST /members` changes who belongs to the shards, `POST /format` ends upgrades. */
   readonly admin?: boolean;
   readonly shards: number;
+  readonly engines: number;
   readonly rttMs: number;
   readonly electionRtt: number;
   readonly snapshotEntries: number;
@@ -81,6 +82,12 @@ export function readOptions(args: readonly string[]): ServerOptions {
       'serve POST /members and /format: whoever reaches the HTTP address may add and remove hosts, and end upgrades',
     )
     .option('--shards <n>', 'shards that the keys are spread over; must not change later', wholeNumber(1, 1024), 4)
+    .option(
+      '--engines <n>',
+      'threads that the shards are spread over, each with a log and a port of its own; may change at a restart',
+      wholeNumber(1, 16),
+      1,
+    )
     .option('--rtt-ms <n>', 'length of a tick in milliseconds', wholeNumber(1, 10_000), 20)
     .option('--election-rtt <n>', 'ticks without a leader before an election', wholeNumber(11, 100_000), 40)
     .option('--snapshot-entries <n>', 'entries between automatic snapshots, 0 for none', wholeNumber(0, 1e12), 100_000)

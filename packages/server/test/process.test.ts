@@ -117,6 +117,35 @@ test('--wal-dir puts the log elsewhere; a server that is started without it is r
   await second.exited;
 });
 
+test('--engines spreads the shards over threads, and may change at a restart', async () => {
+  const dir = join(root, 'engines');
+  const keys = Array.from({ length: 8 }, (_, i) => `key-${i}`);
+  let first = true;
+  for (const engines of ['2', '1']) {
+    const { child, url, exited } = await start(dir, '--engines', engines);
+    for (const key of keys) {
+      const at = `${url}/kv/${key}?timeoutMs=20000`;
+      if (first) assert.equal((await fetch(at, { method: 'PUT', body: `value of ${key}` })).status, 200);
+      assert.equal(await (await fetch(at)).text(), `value of ${key}`);
+      assert.equal(await (await fetch(`${at}&stale=true`)).text(), `value of ${key}`);
+    }
+    first = false;
+    const listed = (await (await fetch(`${url}/kv?prefix=key-&timeoutMs=20000`)).json()) as { entries: object[] };
+    assert.equal(listed.entries.length, keys.length);
+    const { shards } = (await (await fetch(`${url}/status`)).json()) as {
+      shards: { engine: number; digest: object }[];
+    };
+    assert.deepEqual(
+      shards.map(({ engine }) => engine),
+      [0, 1],
+    );
+    assert.equal((await fetch(`${url}/healthz`)).status, 200);
+    assert.match(await (await fetch(`${url}/metrics`)).text(), /engine="1"/);
+    child.kill('SIGTERM');
+    assert.deepEqual(await exited, [0, null]);
+  }
+});
+
 test('a directory in use by a living process is refused with 1 and says whose it is', async () => {
   const dir = join(root, 'locked');
   const { child, exited } = await start(dir);
