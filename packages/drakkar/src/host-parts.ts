@@ -2,7 +2,8 @@
  * What a host is made of, opened in order, and closed in the reverse one. A thread's part has the same parts, but for what the
  * whole host has: the directory and the registry are its host's, and it knows them by what it is told.
  */
-import { DEFAULTS, checkHostOptions, checkThreads, type NodeHostOptions } from './config.ts';
+import { DEFAULTS, type NodeHostOptions } from './config.ts';
+import { checkHostOptions, checkThreads } from './config-checks.ts';
 import { openDirectory, type HostDirectory } from './engine/directory.ts';
 import { Trace } from './engine/trace.ts';
 import { EngineThreads } from './engine-threads.ts';

@@ -1,5 +1,5 @@
 /** What callers ask of a shard's log on a replica of this thread: entries of the past, and those to come. */
-import { type LeaderWatchOptions, type LogQueryOptions, type WatchOptions } from './config.ts';
+import type { LeaderWatchOptions, LogQueryOptions, WatchOptions } from './config.ts';
 import type { Leadership } from './engine/leader-watch.ts';
 import { LOG_QUERY_BYTES, LOG_QUERY_ENTRIES_MAX, WATCH_BUFFER_BYTES } from './engine/limits.ts';
 import type { LogEntry } from './engine/log-entries.ts';

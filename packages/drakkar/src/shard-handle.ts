@@ -1,5 +1,6 @@
 /** One shard of a host as its callers see it: the shortest way to `propose` and `read`. */
-import { checkCallOptions, checkProposeOptions, type CallOptions, type ProposeOptions } from './config.ts';
+import type { CallOptions, ProposeOptions } from './config.ts';
+import { checkCallOptions, checkProposeOptions } from './config-checks.ts';
 import type { Onlookers } from './engine/onlookers.ts';
 import type { ProposeCallback } from './engine/pending-ring.ts';
 import { BARRIER } from './engine/replica.ts';

@@ -5,6 +5,7 @@
  * Atomic: the new image lies beside what is there, and one record in the log makes it count (`Snapshotter.stageImport`). A crash at any
  * point leaves the replica as it was or as it is to be.
  */
+import type { NodeHostOptions } from '../config.ts';
 import {
   check,
   isAddress,
@@ -15,8 +16,7 @@ import {
   isObject,
   isText,
   required,
-  type NodeHostOptions,
-} from '../config.ts';
+} from '../option-rules.ts';
 import { openDirectory, readIdentity, type DirectoryOwner } from '../engine/directory.ts';
 import { DrakkarError, diskErrorOf } from '../errors.ts';
 import { IMAGE_IMPORTED, encodeImage, encodeSection } from '../rsm/image.ts';
