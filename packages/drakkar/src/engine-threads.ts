@@ -218,7 +218,7 @@ export class EngineThreads {
       throw error;
     }
     this.stopped.delete(shardId);
-    engine.client.addShard(shardId, options.replicaId);
+    engine.client.addShard(shardId, options.replicaId, options.witness);
     if (recorded === undefined) this.announce(engine.report, [shardId]);
   }
 

@@ -2,7 +2,8 @@
  * What a host is made of, opened in order, and closed in the reverse one. A thread's part has the same parts, but for what the
  * whole host has: the directory and the registry are its host's, and it knows them by what it is told.
  */
-import { DEFAULTS, checkHostOptions, checkThreads, type NodeHostOptions } from './config.ts';
+import { DEFAULTS, type NodeHostOptions } from './config.ts';
+import { checkHostOptions, checkThreads } from './config-checks.ts';
 import { openDirectory, type HostDirectory } from './engine/directory.ts';
 import { Trace } from './engine/trace.ts';
 import { EngineThreads } from './engine-threads.ts';
@@ -60,12 +61,12 @@ export async function openParts(env: Env, options: NodeHostOptions, openPart: Op
   checkHostOptions(options);
   checkThreads(options, env.threads);
   const { deploymentId = DEFAULTS.deploymentId, engines = DEFAULTS.engines, dir } = options;
-  const { raftAddress, hostId, newestFormat } = options;
+  const { raftAddress, hostId, newestFormat, walDir } = options;
   const mayMove = options.gossip !== undefined || options.registry !== undefined;
   let security: TransportSecurity | undefined;
   try {
     if (options.tls !== undefined) security = await TransportSecurity.open(env, options.tls, deploymentId);
-    const owner = { deploymentId, raftAddress, hostId, mayMove, newestFormat };
+    const owner = { deploymentId, raftAddress, hostId, mayMove, newestFormat, walDir };
     const directory = await openDirectory(env, dir, owner, engines);
     try {
       // Where hosts may move, they are known by their ids.

@@ -1,13 +1,6 @@
 /** What callers ask of a shard's membership, checked and put as the change that travels. */
-import {
-  checkAddOptions,
-  checkMembershipOptions,
-  checkReplicaId,
-  checkTarget,
-  type AddReplicaOptions,
-  type CallOptions,
-  type MembershipOptions,
-} from './config.ts';
+import type { AddReplicaOptions, CallOptions, MembershipOptions } from './config.ts';
+import { checkAddOptions, checkMembershipOptions, checkReplicaId, checkTarget } from './config-checks.ts';
 import { describeMembership, type MembershipInfo } from './engine/membership.ts';
 import type { Replica } from './engine/replica.ts';
 import type { ShardHandle } from './shard-handle.ts';

@@ -2,60 +2,46 @@
  * `NodeHost`: one per process and server. Holds the replicas of many shards over one log, one transport and one engine, and is all
  * that most programs need to know. With several engines each runs in a thread, where another `NodeHost` does what this one is asked for.
  */
+import type {
+  AddReplicaOptions,
+  CallOptions,
+  MembershipOptions,
+  NodeHostOptions,
+  RemoveDataOptions,
+  ReplicaOptions,
+  SnapshotOptions,
+} from './config.ts';
 import {
   checkCallOptions,
   checkFormat,
   checkHostOptions,
-  checkLeaderWatchOptions,
-  checkLogQueryOptions,
   checkReloadTlsOptions,
   checkReplicaId,
   checkRemoveDataOptions,
   checkReplicaOptions,
   checkSnapshotOptions,
-  checkWatchOptions,
-  type AddReplicaOptions,
-  type CallOptions,
-  type LeaderWatchOptions,
-  type LogQueryOptions,
-  type MembershipOptions,
-  type NodeHostOptions,
-  type ProposeOptions,
-  type RemoveDataOptions,
-  type ReplicaOptions,
-  type SnapshotOptions,
-  type WatchOptions,
-} from './config.ts';
+} from './config-checks.ts';
 import { requestSnapshot, transferLeader } from './care-requests.ts';
-import type { Leadership } from './engine/leader-watch.ts';
-import type { LogEntry } from './engine/log-entries.ts';
 import type { MembershipInfo } from './engine/membership.ts';
-import type { LogQueryResult } from './engine/onlookers.ts';
-import type { ProposeCallback } from './engine/pending-ring.ts';
 import { createNodeEnv } from './env/node/index.ts';
 import { DrakkarError, diskErrorOf } from './errors.ts';
 import type { HostEventName, HostListener } from './events.ts';
 import { closeParts, openParts, openThreadParts, type HostParts, type OwnOptions } from './host-parts.ts';
-import { HostShards } from './host-shards.ts';
 import { describeShard, type HostInfo, type ShardInfo } from './info.ts';
-import { queryLog, watch, watchLeader } from './log-requests.ts';
+import { shardMethods } from './log-requests.ts';
 import { checkMachine, type StateMachineSource } from './machine-module.ts';
 import { additionOf, promotionOf, readMembership, removalOf } from './membership-requests.ts';
 import type { KnownHost } from './registry/registry.ts';
 import type { ShardView } from './registry/shard-views.ts';
-import type { Result } from './rsm/state-machine.ts';
-import { Session } from './session.ts';
-import { notAcross, type ShardHandle } from './shard-handle.ts';
 import type { ServedHost, ThreadOpening } from './threads/server.ts';
 import type { ReloadTlsOptions } from './transport/security.ts';
 import { whenReady } from './when-ready.ts';
 import type { ConfigChange } from './wire/config-change.ts';
+import { ShardCalls } from './shard-calls.ts';
 
 const NO_OPTIONS: CallOptions = {};
 
-export class NodeHost {
-  private readonly parts: HostParts;
-  private readonly shards: HostShards;
+export class NodeHost extends ShardCalls {
   private readonly starting = new Set<number>();
   private closing: Promise<void> | undefined;
 
@@ -78,13 +64,15 @@ export class NodeHost {
   }
 
   private constructor(parts: HostParts) {
-    this.parts = parts;
-    this.shards = new HostShards(parts);
+    super(parts);
   }
 
   /** What the host whose part this is may ask for, by name. */
   private served(): ServedHost {
-    const methods = this.parts.engines.partMethods();
+    const methods = {
+      ...this.parts.engines.partMethods(),
+      ...shardMethods((shardId) => this.shards.replica(shardId)),
+    };
     const others = this as unknown as typeof methods;
     return {
       replicaOf: (shardId) => this.shards.replica(shardId),
@@ -152,101 +140,6 @@ export class NodeHost {
     this.shards.assertOpen();
     await (this.parts.threads ?? this.parts.engines).stopReplica(shardId);
     this.shards.forget(shardId);
-  }
-
-  // Writes and reads.
-
-  /** A handle to a shard of this host that saves the look-up; for hot paths. Valid until the replica stops. */
-  shard(shardId: number): ShardHandle {
-    return this.shards.handle(shardId);
-  }
-
-  /**
-   * Replicates `command`; resolves with the state machine's answer once it is applied here. On a follower it is passed on to the
-   * leader. Applied at most once, but after `ERR_TIMEOUT` it is unknown whether it was: see `DrakkarError.outcome`.
-   *
-   * @throws ERR_SHARD_NOT_FOUND, ERR_NO_LEADER, ERR_NOT_LEADER, ERR_SYSTEM_BUSY, ERR_PAYLOAD_TOO_BIG, ERR_TIMEOUT, ERR_ABORTED,
-   * ERR_DROPPED, ERR_DISK_FULL, ERR_SHARD_STOPPED, ERR_SHARD_FAILED
-   */
-  propose(shardId: number, command: Uint8Array, options: ProposeOptions = NO_OPTIONS): Promise<Result> {
-    const handle = this.shards.known(shardId);
-    if (handle !== undefined) return handle.propose(command, options);
-    return this.attempt(() => this.shard(shardId).propose(command, options));
-  }
-
-  /** Replicates several commands in order; resolves with all answers, rejects with the first error. */
-  proposeBatch(shardId: number, commands: readonly Uint8Array[], options: CallOptions = NO_OPTIONS): Promise<Result[]> {
-    return this.attempt(() => this.shard(shardId).proposeBatch(commands, options));
-  }
-
-  /** `propose` without a promise, for load generators and gateways. */
-  proposeCallback(shardId: number, command: Uint8Array, callback: ProposeCallback, cookie = 0): void {
-    this.shard(shardId).proposeCallback(command, callback, cookie);
-  }
-
-  /** Opens a session: its commands are applied at most once, and retried until their deadline. */
-  async openSession(shardId: number, options: CallOptions = NO_OPTIONS): Promise<Session> {
-    checkCallOptions('openSession', options);
-    const handle = this.shard(shardId);
-    const { waiter } = this.parts;
-    const session = new Session(shardId, waiter.env, (...args) => handle.proposeSession(...args), waiter.timeoutMs);
-    await session.register(options);
-    return session;
-  }
-
-  /** Asks the state machine, linearizably: the answer holds every write that was answered before the call (thesis §6.4). */
-  read(shardId: number, query: unknown, options: CallOptions = NO_OPTIONS): Promise<unknown> {
-    return this.attempt(() => this.shard(shardId).read(query, options));
-  }
-
-  /**
-   * Asks the state machine of this host as it is now: fast, and possibly behind. With several engines the answer comes from another thread
-   * and this gives a promise of it; `await` is right for both.
-   */
-  staleRead(shardId: number, query: unknown): unknown {
-    return this.shard(shardId).staleRead(query);
-  }
-
-  // The log.
-
-  /**
-   * Committed entries `[firstIndex, lastIndex]` from this host's log. May give fewer than asked for, but at least one: `nextIndex` says
-   * where to go on.
-   *
-   * @throws ERR_LOG_COMPACTED and ERR_LOG_OUT_OF_RANGE, both with the range that is `available`; ERR_SYSTEM_BUSY, ERR_TIMEOUT,
-   * ERR_ABORTED, ERR_SHARD_NOT_FOUND, ERR_SHARD_FAILED, ERR_LOG_CORRUPT, ERR_DISK_FAILED
-   */
-  async queryLog(shardId: number, options: LogQueryOptions): Promise<LogQueryResult> {
-    checkLogQueryOptions(options);
-    return this.shards.ask(shardId, 'queryLog', [options], options, (replica) =>
-      queryLog(replica, options, this.parts.waiter),
-    );
-  }
-
-  /**
-   * A change stream: the committed entries of a shard in order, as long as it is iterated. Every iteration begins anew at `fromIndex`. Ends
-   * when the replica is stopped or the host closed; throws ERR_SHARD_FAILED when the replica fails, ERR_LOG_COMPACTED with the
-   * range that is `available` when its next entry was given up behind a snapshot, ERR_ABORTED on `signal`, ERR_SYSTEM_BUSY
-   * beyond 64 streams of a shard. Not with several engines: shards live in other threads then, which streams do not cross.
-   *
-   * @throws ERR_INVALID_OPTION, ERR_SHARD_NOT_FOUND
-   */
-  watch(shardId: number, options: WatchOptions = {}): AsyncIterable<LogEntry> {
-    checkWatchOptions(options);
-    if (this.parts.threads !== undefined) throw notAcross('watch', 'ask queryLog again and again');
-    return watch(this.shards.replica(shardId), options);
-  }
-
-  /**
-   * Who leads the shard, as this replica knows it: at once what is, then what becomes. Ends as `watch` does. With several
-   * engines listen to `leaderChanged` instead.
-   *
-   * @throws ERR_INVALID_OPTION, ERR_SHARD_NOT_FOUND
-   */
-  watchLeader(shardId: number, options: LeaderWatchOptions = {}): AsyncIterable<Leadership> {
-    checkLeaderWatchOptions(options);
-    if (this.parts.threads !== undefined) throw notAcross('watchLeader', 'listen to leaderChanged');
-    return watchLeader(this.shards.replica(shardId), options);
   }
 
   // Membership.
@@ -463,13 +356,5 @@ export class NodeHost {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
-  }
-
-  private attempt<T>(call: () => Promise<T>): Promise<T> {
-    try {
-      return call();
-    } catch (error) {
-      return Promise.reject(error);
-    }
   }
 }

@@ -1,9 +1,11 @@
 /** One shard of a host as its callers see it: the shortest way to `propose` and `read`. */
-import { checkCallOptions, checkProposeOptions, type CallOptions, type ProposeOptions } from './config.ts';
+import type { CallOptions, ProposeOptions } from './config.ts';
+import { checkCallOptions, checkProposeOptions } from './config-checks.ts';
 import type { Onlookers } from './engine/onlookers.ts';
 import type { ProposeCallback } from './engine/pending-ring.ts';
 import { BARRIER } from './engine/replica.ts';
 import { DrakkarError } from './errors.ts';
+import type { SessionEntry } from './threads/protocol.ts';
 import type { Result } from './rsm/state-machine.ts';
 import type { ConfigChange } from './wire/config-change.ts';
 import type { EntryType, SessionFields } from './wire/entry.ts';
@@ -21,6 +23,13 @@ export interface ShardTarget {
   changeMembership?(change: ConfigChange, timeoutTicks: number): Promise<Result>;
   /** Absent where the shard lives in another thread: who looks on does so there. */
   readonly onlookers?: Onlookers;
+  /** In place of `onlookers.noticed` there. */
+  proposeNoticed?(
+    onCommit: (index: number) => void,
+    command: Uint8Array,
+    timeoutTicks: number,
+    session: SessionEntry | undefined,
+  ): Promise<Result>;
 }
 
 const NO_OPTIONS: CallOptions = {};
@@ -48,7 +57,7 @@ export class ShardHandle {
       options,
       (ticks) => {
         if (onCommit === undefined) return this.replica.propose(command, ticks);
-        return this.noticed(onCommit, () => this.replica.propose(command, ticks));
+        return proposeNoticed(this.replica, onCommit, command, ticks, undefined);
       },
       checkProposeOptions,
     );
@@ -79,15 +88,8 @@ export class ShardHandle {
   ): Promise<Result> {
     if (!(command instanceof Uint8Array)) return Promise.reject(notBytes('propose'));
     const ticks = ticksOf(timeoutMs, this.tickMs);
-    const propose = (): Promise<Result> => this.replica.proposeSession(type, fields, command, ticks);
-    return onCommit === undefined ? propose() : this.noticed(onCommit, propose);
-  }
-
-  private noticed(onCommit: (index: number) => void, propose: () => Promise<Result>): Promise<Result> {
-    const { onlookers } = this.replica;
-    return onlookers === undefined
-      ? Promise.reject(notAcross('propose: onCommit', 'leave it out: the answer says that the command was applied'))
-      : onlookers.noticed(onCommit, propose);
+    if (onCommit === undefined) return this.replica.proposeSession(type, fields, command, ticks);
+    return proposeNoticed(this.replica, onCommit, command, ticks, [type, fields]);
   }
 
   /** See `NodeHost.addReplica` and its sisters; `what` is the call's name. */
@@ -150,11 +152,18 @@ function ticksOf(timeoutMs: number, tickMs: number): number {
   return Math.max(1, Math.ceil(timeoutMs / tickMs));
 }
 
-/** Streams and functions do not cross threads. */
-export function notAcross(what: string, instead: string): DrakkarError {
-  return new DrakkarError(
-    'ERR_INVALID_OPTION',
-    `${what} cannot reach a shard in another thread, and with several engines all shards are in others; ${instead}, or open the host with engines: 1`,
+/** Proposes a command whose caller wants to hear of its commit. */
+export function proposeNoticed(
+  target: ShardTarget,
+  onCommit: (index: number) => void,
+  command: Uint8Array,
+  ticks: number,
+  session: SessionEntry | undefined,
+): Promise<Result> {
+  const { onlookers } = target;
+  if (onlookers === undefined) return target.proposeNoticed!(onCommit, command, ticks, session);
+  return onlookers.noticed(onCommit, () =>
+    session === undefined ? target.propose(command, ticks) : target.proposeSession(...session, command, ticks),
   );
 }
 

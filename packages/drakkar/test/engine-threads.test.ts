@@ -1,9 +1,10 @@
 /** Whole hosts with several engines, in simulated threads. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { DrakkarError, NodeHost, type ErrorCode } from 'drakkar';
+import { DrakkarError, NodeHost, type ErrorCode, type LogEntry } from 'drakkar';
 import { MemoryHub, systemError } from 'drakkar/testing';
 import { enginesOf } from '../src/inspect.ts';
+import { STREAM_BATCH_BYTES, STREAM_BATCH_ENTRIES } from '../src/threads/limits.ts';
 import { JOURNAL_MODULE, Journal, TestCluster, replicaOf, text } from './support.ts';
 
 const SHARDS = [1, 2, 3, 4];
@@ -364,8 +365,12 @@ const OF_A_SHARD: Record<string, (host: NodeHost, cluster: TestCluster) => unkno
   staleRead: async (host) => assert.equal(await host.staleRead(1, 'count'), 6),
   hash: (host) => assert.ok(host.hash(1).appliedIndex > 6),
   queryLog: async (host) => assert.equal((await host.queryLog(1, { firstIndex: 1, lastIndex: 3 })).nextIndex, 4),
-  watch: (host) => assert.throws(() => host.watch(1), is('ERR_INVALID_OPTION', /queryLog/)),
-  watchLeader: (host) => assert.throws(() => host.watchLeader(1), is('ERR_INVALID_OPTION', /leaderChanged/)),
+  watch: async (host) => {
+    for await (const entry of host.watch(1, { fromIndex: 3 })) return assert.equal(entry.index, 3);
+  },
+  watchLeader: async (host) => {
+    for await (const { leaderId } of host.watchLeader(1)) return assert.equal(leaderId, 1);
+  },
   addReplica: (host) => host.addReplica(1, 9, 'host9:7000', { role: 'non-voting' }),
   membership: async (host) => assert.deepEqual(Object.keys((await host.membership(1)).nonVotings), ['9']),
   promote: (host) => assert.rejects(host.promote(1, 9), is('ERR_CONFIG_CHANGE_PENDING')), // it never catches up
@@ -385,7 +390,8 @@ const OF_THE_HOST =
 const HELPERS = 'served change attempt'.split(' ');
 
 test('every method of NodeHost was thought of, and those that mean a shard reach it in its thread', async () => {
-  const methods = Object.getOwnPropertyNames(NodeHost.prototype);
+  const base = Object.getPrototypeOf(NodeHost.prototype) as object;
+  const methods = [...new Set([NodeHost.prototype, base].flatMap((each) => Object.getOwnPropertyNames(each)))];
   const known = [...OF_THE_HOST, ...HELPERS, ...Object.keys(OF_A_SHARD)];
   assert.deepEqual(
     methods.filter((name) => !known.includes(name)),
@@ -416,19 +422,108 @@ test('every method of NodeHost was thought of, and those that mean a shard reach
   await cluster.close();
 });
 
-test('what cannot cross threads is refused, and the error says what to do', async () => {
-  const cluster = new TestCluster({ hosts: 1, engines: () => 2 });
-  await cluster.startAll([1]);
+/** All batches of streams that arrive from the thread of engine `number`, as the host takes them. */
+function batchesFrom(cluster: TestCluster, number: number): LogEntry[][] {
+  const batches: LogEntry[][] = [];
+  const thread = cluster.machineOf.get(1)!.threads[number];
+  const { onMessage } = thread;
+  thread.onMessage = (message) => {
+    const { kind, value } = message as { kind: string; value?: unknown };
+    if (kind === 'answer' && Array.isArray(value) && value[0]?.term !== undefined) batches.push(value as LogEntry[]);
+    onMessage(message);
+  };
+  return batches;
+}
+
+test('a change stream sends what its consumer asks for and one batch more, each within its bounds', async () => {
+  const cluster = new TestCluster({ hosts: 1, engines: () => 2, segmentBytes: 4 << 20 });
+  await cluster.startAll([7, 1]);
   const host = cluster.hosts.get(1)!;
-  const way = /several engines.*, or open the host with engines: 1/;
-  assert.throws(() => host.watch(1), is('ERR_INVALID_OPTION', way));
-  assert.throws(() => host.watchLeader(1), is('ERR_INVALID_OPTION', way));
-  const onCommit = (): void => assert.fail('told of a commit');
-  await assert.rejects(host.propose(1, text('x'), { onCommit }), is('ERR_INVALID_OPTION', way));
-  const session = await cluster.settle(host.openSession(1));
-  await assert.rejects(cluster.settle(session.propose(text('x'), { onCommit })), is('ERR_INVALID_OPTION', way));
-  // What was refused left nothing behind: neither a command nor a gap in the session.
-  assert.equal(await cluster.settle(session.propose(text('y'))), 1);
+  const line = text('x'.repeat(500));
+  for (let i = 0; i < 3; i++) await cluster.settle(host.proposeBatch(1, new Array<Uint8Array>(1000).fill(line)));
+  await cluster.settle(host.proposeBatch(1, new Array<Uint8Array>(3000).fill(text('short'))));
+  const { commitIndex } = host.shardInfo(1);
+  const batches = batchesFrom(cluster, 1);
+  const stream = host.watch(1, { fromIndex: 1, bufferBytes: 4 << 20 });
+  const iterator = stream[Symbol.asyncIterator]();
+  await cluster.settle(iterator.next());
+  await cluster.world.run(1000);
+  assert.equal(batches.length, 2, 'the thread does not wait for its consumer');
+  for (let index = 2; index <= commitIndex; index++) {
+    assert.equal((await cluster.settle(iterator.next())).value.index, index);
+  }
+  for (const batch of batches) {
+    const bytes = batch.reduce((sum, entry) => sum + entry.bytes.length, 0);
+    assert.ok(batch.length <= STREAM_BATCH_ENTRIES && bytes <= STREAM_BATCH_BYTES, `${batch.length}, ${bytes} bytes`);
+  }
+  assert.ok(batches.length <= 14, `${batches.length} batches: each question was answered by next to nothing`);
+  await cluster.settle(iterator.return!());
+  await cluster.close();
+});
+
+test('a stream ends with its thread, behind the entries that are here; with the host it ends quietly', async () => {
+  const cluster = new TestCluster({ hosts: 1, engines: () => 2 });
+  await cluster.startAll([1, 2]);
+  const host = cluster.hosts.get(1)!;
+  for (let i = 0; i < 3; i++) await cluster.propose(1, 2, `line ${i}`);
+  const { commitIndex } = host.shardInfo(2);
+  const slow = host.watch(2, { fromIndex: 1 })[Symbol.asyncIterator]();
+  assert.equal((await cluster.settle(slow.next())).value.index, 1);
+  const waiting = [
+    host.watch(2)[Symbol.asyncIterator]().next(),
+    drained(host.watchLeader(2)[Symbol.asyncIterator]()),
+    drained(host.watch(2, { fromIndex: commitIndex })[Symbol.asyncIterator]()),
+  ];
+  for (const call of waiting) call.catch(() => {});
+  const quiet = drained(host.watch(1)[Symbol.asyncIterator]());
+  await cluster.world.run(1);
+  const unused = host.watch(2);
+  cluster.machineOf.get(1)!.threads[1].crash(new Error('out of memory'));
+  for (const call of waiting)
+    await assert.rejects(cluster.settle<unknown>(call), is('ERR_ENGINE_FAILED', /out of memory/));
+  for (let index = 2; index <= commitIndex; index++) {
+    assert.equal((await cluster.settle(slow.next())).value.index, index);
+  }
+  await assert.rejects(cluster.settle(slow.next()), is('ERR_ENGINE_FAILED'));
+  assert.equal((await cluster.settle(slow.next())).done, true);
+  await assert.rejects(cluster.settle(unused[Symbol.asyncIterator]().next()), is('ERR_SHARD_FAILED'));
+  assert.throws(() => host.watch(2), is('ERR_SHARD_FAILED'));
+  assert.throws(() => host.watchLeader(2), is('ERR_SHARD_FAILED'));
+  await cluster.close();
+  assert.equal(await cluster.settle(quiet), 0);
+});
+
+async function drained(iterator: AsyncIterator<unknown>): Promise<number> {
+  for (let count = 0; ; count++) if ((await iterator.next()).done === true) return count;
+}
+
+test('a command whose commit is told counts as others do, keeps its place, and is told of nothing once it failed', async () => {
+  const cluster = new TestCluster({ hosts: 1, engines: () => 2, segmentBytes: 32 << 20 });
+  await cluster.startAll([7, 1]);
+  const host = cluster.hosts.get(1)!;
+  const heard: number[] = [];
+  const onCommit = (index: number): void => void heard.push(index);
+  const first = host.propose(1, text('first'));
+  assert.equal(await cluster.settle(host.propose(1, text('second'), { onCommit })), 2);
+  assert.equal(await cluster.settle(first), 1);
+  assert.deepEqual(heard, [host.shardInfo(1).commitIndex]);
+  // 64 MiB are under way to the thread.
+  const large = new Uint8Array((8 << 20) - 1024).fill(120);
+  const many = Array.from({ length: 8 }, () => host.propose(1, large, { onCommit }));
+  for (const call of many) call.catch(() => {});
+  const late = { code: 'ERR_SYSTEM_BUSY', outcome: 'not-applied' };
+  await assert.rejects(cluster.settle(host.propose(1, large, { onCommit })), late);
+  await assert.rejects(cluster.settle(host.propose(1, large)), late);
+  await cluster.settle(Promise.allSettled(many), 60_000);
+  assert.equal((await cluster.propose(1, 1, 'room again')) !== undefined, true);
+  // A command that is lost with its thread.
+  const told = heard.length;
+  const lost = host.propose(1, text('lost'), { onCommit });
+  lost.catch(() => {});
+  cluster.machineOf.get(1)!.threads[1].crash(new Error('out of memory'));
+  await assert.rejects(cluster.settle(lost), { code: 'ERR_ENGINE_FAILED', outcome: 'unknown' });
+  await assert.rejects(host.propose(1, text('x'), { onCommit }), { code: 'ERR_SHARD_FAILED', outcome: 'not-applied' });
+  assert.equal(heard.length, told);
   await cluster.close();
 });
 

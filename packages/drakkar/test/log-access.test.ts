@@ -1,9 +1,9 @@
 /** Queries of the log, change streams, leader watches, notices of commits: what callers see of the log. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { DrakkarError, type LogEntry } from 'drakkar';
+import { DrakkarError, type LogEntry, type NodeHost } from 'drakkar';
 import type { Wal } from '../src/wal/wal.ts';
-import { TestCluster, engineOf, replicaOf, text } from './support.ts';
+import { TestCluster, replicaOf, text } from './support.ts';
 
 const untext = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
 const linesOf = (entries: readonly LogEntry[]): string[] =>
@@ -17,6 +17,11 @@ async function clusterWith(lines: number, options: ConstructorParameters<typeof 
   for (let i = 1; i <= lines; i++) await cluster.propose(cluster.leaderOf(1), 1, `line ${i}`);
   await cluster.ready(1);
   return cluster;
+}
+
+/** What the log has read for shard 1 is not in memory any more. */
+function forgetFrames(host: NodeHost): void {
+  (replicaOf(host, 1).engine.log as Wal)['reader'].close();
 }
 
 /** The first `count` entries of an iteration. */
@@ -117,6 +122,7 @@ test('queryLog ends with its signal and its deadline while the disk stands still
     await assert.rejects(cluster.settle(query), { code: 'ERR_TIMEOUT', outcome: 'not-applied' });
   }
   await cluster.world.run(70_000);
+  forgetFrames(host);
   const aborted = host.queryLog(1, { firstIndex: 1, signal: controller.signal });
   aborted.catch(() => {});
   controller.abort(new Error('enough'));
@@ -190,14 +196,15 @@ test('what is committed while old entries are read from a slow disk comes behind
   await cluster.ready(1);
   const host = cluster.hosts.get(1)!;
   // Nothing is in memory: the frames that the apply has read are given back, and forgotten.
-  (engineOf(host).log as Wal)['reader'].close();
+  forgetFrames(host);
   const { disk } = cluster.machineOf.get(1)!;
   const latency = disk.latencyOf;
   disk.latencyOf = (operation, length) => (operation === 'read' ? 100 : latency(operation, length));
   const stream = take(host.watch(1, { fromIndex: 1 }), 9);
   await cluster.world.run(10);
   // Somebody else has the first of them read, too: they are in memory now, and still the stream's own read comes first.
-  engineOf(host).fetch(replicaOf(host, 1), 1);
+  const replica = replicaOf(host, 1);
+  replica.engine.fetch(replica, 1);
   await cluster.world.run(140);
   await cluster.propose(1, 1, 'line 6');
   await cluster.propose(1, 1, 'line 7');
@@ -277,6 +284,7 @@ test('a watch ends at once with its signal, and with return, also while it waits
   await cluster.world.run(1);
   await cluster.settle(iterator.return!());
   assert.equal((await cluster.settle(next)).done, true);
+  await cluster.world.run(1);
   assert.equal(onlookers['logWatches'].size, 0);
   assert.equal(onlookers.wantsCommits, false);
   await cluster.close();

@@ -160,10 +160,6 @@ export class TestCluster {
     await this.settle(this.hosts.get(id)!.startReplica(options));
   }
 
-  get hasThreads(): boolean {
-    return this.engines !== undefined;
-  }
-
   /** What makes a journal, on hosts with one engine as with several. */
   get machine(): StateMachineSource {
     return this.engines === undefined ? () => this.journal() : { module: JOURNAL_MODULE };

@@ -156,7 +156,7 @@ async function onKey(
   switch (request.method) {
     case 'GET':
     case 'HEAD': {
-      const found = params.get('stale') === 'true' ? store.getStale(key) : await store.get(key, deadline);
+      const found = await (params.get('stale') === 'true' ? store.getStale(key) : store.get(key, deadline));
       if (found === undefined) throw notFound(key);
       response.writeHead(200, {
         'content-type': 'application/octet-stream',

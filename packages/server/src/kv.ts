@@ -102,8 +102,8 @@ export class ShardedStore {
   }
 
   /** From this host's memory, possibly behind. */
-  getStale(key: string): Found | undefined {
-    return this.host.staleRead(this.shardOf(key), { kind: 'get', key }) as Found | undefined;
+  async getStale(key: string): Promise<Found | undefined> {
+    return (await this.host.staleRead(this.shardOf(key), { kind: 'get', key })) as Found | undefined;
   }
 
   /** Keys with `prefix` behind `after`, sorted. Each shard is read linearizably; the shards are read one by one. */

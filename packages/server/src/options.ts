@@ -3,6 +3,8 @@ import { Command, InvalidArgumentError } from 'commander';
 
 export interface ServerOptions {
   readonly dir: string;
+  /** Directory for the logs alone. */
+  readonly walDir?: string;
   readonly replicaId: number;
   readonly peers: Readonly<Record<number, string>>;
   readonly http: string;
@@ -13,6 +15,7 @@ export interface ServerOptions {
   /** `POST /members` changes who belongs to the shards, `POST /format` ends upgrades. */
   readonly admin?: boolean;
   readonly shards: number;
+  readonly engines: number;
   readonly rttMs: number;
   readonly electionRtt: number;
   readonly snapshotEntries: number;
@@ -65,6 +68,7 @@ export function readOptions(args: readonly string[]): ServerOptions {
   const command = new Command('drakkar-server')
     .description('A replicated key-value server: HTTP on top, Raft below.')
     .requiredOption('--dir <path>', 'directory for this host alone; made when missing')
+    .option('--wal-dir <path>', 'directory for the log alone, on a disk of its own; decided at the first start')
     .requiredOption('--replica-id <n>', 'which of the peers this host is', wholeNumber(1, Number.MAX_SAFE_INTEGER))
     .requiredOption('--peers <list>', 'all hosts, this one included: 1=host:port,2=host:port,3=host:port', peerList)
     .option('--http <address>', 'where to serve HTTP', hostPort, '127.0.0.1:8080')
@@ -78,6 +82,12 @@ export function readOptions(args: readonly string[]): ServerOptions {
       'serve POST /members and /format: whoever reaches the HTTP address may add and remove hosts, and end upgrades',
     )
     .option('--shards <n>', 'shards that the keys are spread over; must not change later', wholeNumber(1, 1024), 4)
+    .option(
+      '--engines <n>',
+      'threads that the shards are spread over, each with a log and a port of its own; may change at a restart',
+      wholeNumber(1, 16),
+      1,
+    )
     .option('--rtt-ms <n>', 'length of a tick in milliseconds', wholeNumber(1, 10_000), 20)
     .option('--election-rtt <n>', 'ticks without a leader before an election', wholeNumber(11, 100_000), 40)
     .option('--snapshot-entries <n>', 'entries between automatic snapshots, 0 for none', wholeNumber(0, 1e12), 100_000)

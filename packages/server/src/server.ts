@@ -13,6 +13,9 @@ import { Store } from './store.ts';
 const DRAIN_MS = 2000;
 const HANDOVER_MS = 1000;
 
+/** Beside this module, in the sources as in the build. */
+const STORE_MODULE = new URL(`store${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
+
 export interface RunningServer {
   readonly host: NodeHost;
   /** `http://host:port` that is served. */
@@ -23,6 +26,8 @@ export interface RunningServer {
 export async function startServer(options: ServerOptions, logger: Logger): Promise<RunningServer> {
   const host = await NodeHost.open({
     dir: options.dir,
+    ...(options.walDir === undefined ? {} : { walDir: options.walDir }),
+    engines: options.engines,
     raftAddress: options.peers[options.replicaId],
     rttMs: options.rttMs,
     timeoutMs: TIMEOUT_MS,
@@ -39,10 +44,11 @@ export async function startServer(options: ServerOptions, logger: Logger): Promi
           electionRtt: options.electionRtt,
           snapshotEntries: options.snapshotEntries,
         },
-        () => new Store(),
+        options.engines === 1 ? () => new Store() : STORE_MODULE,
       );
     }
     host.on('leaderChanged', (event) => logger.info(event, 'leader changed'));
+    host.on('engineFailed', ({ engine, error }) => logger.error({ engine, err: error }, 'engine failed; restart soon'));
     host.on('replicaFailed', ({ shardId, error }) => logger.error({ shardId, err: error }, 'replica failed'));
     const store = new ShardedStore(host, options.shards);
     const { exportDir } = options;

@@ -34,6 +34,11 @@ const CHUNK_BYTES = 128 * 1024;
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 const encoder = new TextEncoder();
 
+/** For threads, which load this module. */
+export default function createStore(): Store {
+  return new Store();
+}
+
 export class Store implements StateMachine<Query, Found | Listed[] | undefined> {
   private items = new Map<string, Item>();
   private digest = 0;

@@ -2,13 +2,14 @@
 import assert from 'node:assert/strict';
 import { fork, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+const CLI = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
 const root = mkdtempSync(join(tmpdir(), 'drakkar-process-'));
 after(() => rmSync(root, { recursive: true, force: true }));
 
@@ -32,8 +33,11 @@ function run(...args: string[]): { status: number | null; output: string } {
   return { status, output: stdout + stderr };
 }
 
-async function start(dir: string): Promise<{ child: ChildProcess; url: string; exited: Promise<unknown[]> }> {
-  const child = fork(MAIN, ['--dir', dir, ...FLAGS], {
+async function start(
+  dir: string,
+  ...more: string[]
+): Promise<{ child: ChildProcess; url: string; exited: Promise<unknown[]> }> {
+  const child = fork(MAIN, ['--dir', dir, ...FLAGS, ...more], {
     execArgv: ['--conditions=drakkar-source'],
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   });
@@ -90,6 +94,56 @@ test('data outlives SIGKILL and SIGTERM; SIGTERM ends with 0', async () => {
   assert.equal(await (await fetch(`${third.url}/kv/b?timeoutMs=20000`)).text(), 'two');
   third.child.disconnect();
   assert.deepEqual(await third.exited, [0, null], 'a server whose parent is gone stops');
+});
+
+test('--wal-dir puts the log elsewhere; a server that is started without it is refused with 1', async () => {
+  const [dir, log] = [join(root, 'split'), join(root, 'split-log')];
+  const first = await start(dir, '--wal-dir', log);
+  assert.equal((await fetch(`${first.url}/kv/a?timeoutMs=20000`, { method: 'PUT', body: 'one' })).status, 200);
+  first.child.kill('SIGTERM');
+  await first.exited;
+  assert.deepEqual(readdirSync(join(dir, 'engine-0')), ['snapshots']);
+  const { status, output } = run('--dir', dir, ...FLAGS);
+  assert.equal(status, 1);
+  assert.match(output, /ERR_DIR_FOREIGN: the log of .* is in .*split-log; open the host with that walDir/);
+  const cli = (...args: string[]): string =>
+    spawnSync(process.execPath, ['--conditions=drakkar-source', CLI, ...args], { encoding: 'utf8' }).stdout;
+  assert.match(cli('info', dir), /log in .*split-log\nengine 0: \d+ segments/);
+  for (const where of [[dir], [log], [dir, '--wal-dir', log]])
+    assert.match(cli('wal', 'verify', ...where), /all is well\n$/);
+  const second = await start(dir, '--wal-dir', log);
+  assert.equal(await (await fetch(`${second.url}/kv/a?timeoutMs=20000`)).text(), 'one');
+  second.child.kill('SIGTERM');
+  await second.exited;
+});
+
+test('--engines spreads the shards over threads, and may change at a restart', async () => {
+  const dir = join(root, 'engines');
+  const keys = Array.from({ length: 8 }, (_, i) => `key-${i}`);
+  let first = true;
+  for (const engines of ['2', '1']) {
+    const { child, url, exited } = await start(dir, '--engines', engines);
+    for (const key of keys) {
+      const at = `${url}/kv/${key}?timeoutMs=20000`;
+      if (first) assert.equal((await fetch(at, { method: 'PUT', body: `value of ${key}` })).status, 200);
+      assert.equal(await (await fetch(at)).text(), `value of ${key}`);
+      assert.equal(await (await fetch(`${at}&stale=true`)).text(), `value of ${key}`);
+    }
+    first = false;
+    const listed = (await (await fetch(`${url}/kv?prefix=key-&timeoutMs=20000`)).json()) as { entries: object[] };
+    assert.equal(listed.entries.length, keys.length);
+    const { shards } = (await (await fetch(`${url}/status`)).json()) as {
+      shards: { engine: number; digest: object }[];
+    };
+    assert.deepEqual(
+      shards.map(({ engine }) => engine),
+      [0, 1],
+    );
+    assert.equal((await fetch(`${url}/healthz`)).status, 200);
+    assert.match(await (await fetch(`${url}/metrics`)).text(), /engine="1"/);
+    child.kill('SIGTERM');
+    assert.deepEqual(await exited, [0, null]);
+  }
 });
 
 test('a directory in use by a living process is refused with 1 and says whose it is', async () => {

@@ -408,7 +408,7 @@ export const PLANTS: readonly Plant[] = [
   // Who one is.
   {
     name: 'start-counter-not-flushed',
-    file: 'engine/directory.ts',
+    file: 'engine/record-file.ts',
     from: '  await fs.rename(temporary, path);\n  await fs.syncDirectory(dir);',
     to: '  await fs.rename(temporary, path);',
   },

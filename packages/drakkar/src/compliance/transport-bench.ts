@@ -67,6 +67,10 @@ export class BenchHost implements TransportHandlers {
   /** Images whose pieces ended with an error. */
   brokenSnapshots = 0;
   snapshotError: Error | undefined;
+  /** The byte that it asks for images from. */
+  wantsFrom: number | undefined;
+  /** Whether the transport let it ask, for each image. */
+  readonly couldAsk: boolean[] = [];
 
   constructor(create: CreateTransport, env: Env, identity: HostIdentity, more: Partial<TransportContext> = {}) {
     this.transport = create({
@@ -105,7 +109,15 @@ export class BenchHost implements TransportHandlers {
     this.down.push(peer.address);
   }
 
-  async onSnapshot(from: HostIdentity, header: SnapshotHeader, chunks: AsyncIterable<Uint8Array>): Promise<void> {
+  async onSnapshot(
+    from: HostIdentity,
+    header: SnapshotHeader,
+    chunks: AsyncIterable<Uint8Array>,
+    _signal: AbortSignal,
+    begin?: (offsetBytes: number) => void,
+  ): Promise<void> {
+    this.couldAsk.push(begin !== undefined);
+    if (this.wantsFrom !== undefined) begin?.(this.wantsFrom);
     const parts: Uint8Array[] = [];
     try {
       for await (const chunk of chunks) parts.push(chunk.slice());

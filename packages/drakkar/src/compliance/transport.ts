@@ -28,6 +28,22 @@ async function* pieces(...sizes: number[]): AsyncGenerator<Uint8Array> {
   for (const size of sizes) yield new Uint8Array(size).fill(size);
 }
 
+const IMAGE = Uint8Array.from({ length: 700_000 }, (_, i) => i % 251);
+const RESUMABLE: SnapshotHeader = { ...HEADER, imageBytes: IMAGE.length, imageDigest: 0xfedc_ba98 };
+
+/** The image from a byte on, or with some bytes in front of it; `read` hears where each piece begins. */
+async function* image(from: number, read?: number[]): AsyncGenerator<Uint8Array> {
+  if (from < 0) yield new Uint8Array(-from);
+  for (let at = Math.max(0, from); at < IMAGE.length; at += 100_000) {
+    read?.push(at);
+    yield IMAGE.slice(at, at + 100_000);
+  }
+}
+
+function isImage(bytes: Uint8Array | undefined, from: number): boolean {
+  return bytes?.length === IMAGE.length - from && bytes.every((byte, i) => byte === IMAGE[from + i]);
+}
+
 async function errorOf(promise: Promise<unknown>, what: string): Promise<unknown> {
   let error: unknown;
   await promise.catch((cause: unknown) => (error = cause));
@@ -298,6 +314,81 @@ export function transportCases(createBench: () => Bench): ComplianceCase[] {
     expectCode(await send(bench.addressOf('hostz'), 10), 'ERR_UNREACHABLE', 'a snapshot to nobody');
     expectEqual(b.snapshots.length, 0, 'snapshots received');
     expectEqual(a.transport.counters.snapshotsFailed, 3, 'snapshotsFailed');
+  });
+
+  addConnected(
+    'a receiver that has the beginning of an image is sent the rest, and only that is read',
+    async (connected) => {
+      const { bench, a, b, bAddress } = connected;
+      for (const offset of [1, 123_456, IMAGE.length - 1, IMAGE.length]) {
+        b.wantsFrom = offset;
+        const read: number[] = [];
+        await bench.settle(
+          a.transport.sendSnapshot(bAddress, RESUMABLE, image(0, read), never, (at) => image(at, read)),
+        );
+        const got = b.snapshots.pop();
+        expectEqual(got?.header, RESUMABLE, 'its header');
+        // Without `begin` there is no other way than from the first byte on.
+        const from = b.couldAsk.pop() === true ? offset : 0;
+        expect(isImage(got?.bytes, from), `from byte ${from} on: ${got?.bytes.length} bytes, or others`);
+        expect(Math.min(...read, IMAGE.length) >= from, `bytes from ${read[0]} on were read, and ${from} is wanted`);
+      }
+      expectEqual(a.transport.counters.snapshotsSent, 4, 'snapshotsSent');
+    },
+  );
+
+  addConnected(
+    'a receiver that has nothing of an image is sent all of it, though the rest was offered',
+    async (connected) => {
+      const { bench, a, b, bAddress } = connected;
+      for (const wantsFrom of [undefined, 0]) {
+        b.wantsFrom = wantsFrom;
+        await bench.settle(a.transport.sendSnapshot(bAddress, RESUMABLE, image(0), never, (at) => image(at)));
+        const got = b.snapshots.pop();
+        expect(isImage(got?.bytes, 0), `${got?.bytes.length} bytes, or others`);
+      }
+    },
+  );
+
+  addConnected('a rest that does not end where its image ends is installed by nobody', async (connected) => {
+    const { bench, a, b, bAddress } = connected;
+    b.wantsFrom = 1000;
+    for (const wrong of [999, 1001]) {
+      const sending = a.transport.sendSnapshot(bAddress, RESUMABLE, image(wrong - 1000), never, () => image(wrong));
+      await errorOf(bench.settle(sending), `a rest that is ${Math.abs(wrong - 1000)} byte off`);
+    }
+    await bench.until(() => b.brokenSnapshots === 2, 10_000);
+    expectEqual(b.snapshots.length, 0, 'snapshots received');
+    expectEqual(a.transport.counters.snapshotsFailed, 2, 'snapshotsFailed');
+  });
+
+  addConnected('from the middle nothing is handed out that was not offered so', async (connected) => {
+    const { bench, a, b, bAddress } = connected;
+    const { imageDigest: _, ...undigested } = RESUMABLE;
+    const offers: [
+      what: string,
+      header: SnapshotHeader,
+      wanted: number,
+      from?: (at: number) => AsyncIterable<Uint8Array>,
+    ][] = [
+      ['an image that is made while it is sent', { ...HEADER, imageBytes: 0 }, 5],
+      ['an image without a digest', undigested, 5, (at) => image(at)],
+      ['an image whose sender offers no rest', RESUMABLE, 5],
+      ['bytes behind the end', RESUMABLE, IMAGE.length + 1, (at) => image(at)],
+    ];
+    for (const [what, header, wanted, from] of offers) {
+      b.wantsFrom = wanted;
+      // Bytes from the first on would be taken for those from the middle on.
+      const outcome = await bench.settle(
+        a.transport.sendSnapshot(bAddress, header, image(0), never, from).then(
+          () => 'installed',
+          () => 'failed',
+        ),
+      );
+      if (b.couldAsk.pop() === true) expectEqual(outcome, 'failed', what);
+      else expect(isImage(b.snapshots.pop()?.bytes, 0), `${what}: not whole`);
+      expectEqual(b.snapshots.length, 0, `snapshots received: ${what}`);
+    }
   });
 
   addConnected('sending a snapshot ends when it is aborted, at both ends', async ({ bench, a, b, bAddress }) => {

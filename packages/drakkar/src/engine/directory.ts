@@ -8,19 +8,21 @@
  *     engine-0/snapshots/<shard>/
  *     engine-1/…       where there are several
  *
+ * The logs may be in a directory of their own (`wal-directory.ts`), which the identity names.
+ *
  * Which engine a shard lives in is recorded by the state record that its first start writes to that engine's log, and nowhere else: one
  * truth, as durable as the shard itself.
  */
 import { DrakkarError } from '../errors.ts';
 import { countOf, nextStart } from './incarnation.ts';
+import { checkMode, corrupt, isCount, isHex, readRecord, soundFields, writeRecord } from './record-file.ts';
+import { claimWalDirectory, takeWalDirectory } from './wal-directory.ts';
 import type { DirectoryLock, Env, FileSystem } from '../env/env.ts';
 import type { HostIdentity } from '../transport/transport.ts';
-import { checksum } from '../wire/checksum.ts';
 import { FORMAT_NEWEST, FORMAT_OLDEST } from '../wire/formats.ts';
 import { EARLIER_STARTS_MAX, ENGINES_MAX } from '../wire/limits.ts';
 
 const IDENTITY_FILE = 'identity.json';
-const IDENTITY_MAX_BYTES = 64 * 1024;
 
 export interface IdentityRecord {
   /** The newest that may stand anywhere in the directory. */
@@ -37,6 +39,8 @@ export interface IdentityRecord {
   readonly engines: number;
   /** A start of this directory that it does not remember, but a peer does: it was rolled back and is of no use any more. */
   readonly rolledBackFrom: number;
+  /** Where its logs are; absent: inside of it. */
+  readonly walDir?: string;
 }
 
 export interface EnginePaths {
@@ -68,6 +72,8 @@ export interface DirectoryOwner {
   readonly mayMove: boolean;
   /** The newest format that it reads. Default: that of this release. */
   readonly newestFormat?: number | undefined;
+  /** A directory for the logs alone. Default: they are in the host's. */
+  readonly walDir?: string | undefined;
 }
 
 /** Locks and checks the directory, making it when it is missing, and raises its start counter. */
@@ -77,13 +83,19 @@ export async function openDirectory(
   owner: DirectoryOwner,
   engineCount = 1,
 ): Promise<HostDirectory> {
-  const { deploymentId, raftAddress, newestFormat = FORMAT_NEWEST } = owner;
+  const { deploymentId, raftAddress, newestFormat = FORMAT_NEWEST, walDir } = owner;
   await env.fs.makeDirectory(dir);
   await checkMode(env.fs, dir, 0o077);
   const lock = await takeLock(env.fs, dir);
+  let walLock: DirectoryLock | undefined;
+  const release = async (): Promise<void> => {
+    await walLock?.release();
+    await lock.release();
+  };
   try {
     const known = await readIdentity(env.fs, dir, newestFormat);
     if (known !== undefined) checkIdentity(dir, known, owner);
+    walLock = await takeWalDirectory(env.fs, dir, walDir, known, (path) => takeLock(env.fs, path));
     let record: IdentityRecord = {
       format: known?.format ?? FORMAT_OLDEST,
       deploymentId,
@@ -94,14 +106,16 @@ export async function openDirectory(
       earlierStarts: known === undefined ? [] : [...known.earlierStarts, known.startCounter].slice(-EARLIER_STARTS_MAX),
       engines: known?.engines ?? 1,
       rolledBackFrom: 0,
+      ...(walDir === undefined ? {} : { walDir }),
     };
+    if (walDir !== undefined) await claimWalDirectory(env.fs, walDir, record);
     // One after the other: each is a change of the one before.
-    let writing = writeIdentity(env.fs, dir, record);
+    let writing = writeRecord(env.fs, dir, IDENTITY_FILE, record);
     const change = (fields: Partial<IdentityRecord>): Promise<void> => {
       writing = writing
         .catch(() => {})
         .then(async () => {
-          await writeIdentity(env.fs, dir, { ...record, ...fields });
+          await writeRecord(env.fs, dir, IDENTITY_FILE, { ...record, ...fields });
           record = { ...record, ...fields };
         });
       return writing;
@@ -109,8 +123,8 @@ export async function openDirectory(
     await writing;
     const engines: EnginePaths[] = [];
     for (let number = 0; number < Math.max(record.engines, engineCount); number++) {
-      if (number > 0 && number < record.engines) await checkEngine(env.fs, dir, number);
-      const paths = pathsOf(dir, number);
+      const paths = pathsOf(dir, walDir ?? dir, number);
+      if (number > 0 && number < record.engines) await checkEngine(env.fs, dir, paths);
       await env.fs.makeDirectory(paths.walDir);
       await env.fs.makeDirectory(paths.snapshotsDir);
       engines.push(paths);
@@ -136,22 +150,20 @@ export async function openDirectory(
       },
       enableFormat: (format) => (format > record.format ? change({ format }) : writing),
       condemn: (newestStart) => change({ rolledBackFrom: newestStart }),
-      release: () => lock.release(),
+      release,
     };
   } catch (error) {
-    await lock.release();
+    await release();
     throw error;
   }
 }
 
-function pathsOf(dir: string, number: number): EnginePaths {
-  const engineDir = `${dir}/engine-${number}`;
-  return { number, walDir: `${engineDir}/wal`, snapshotsDir: `${engineDir}/snapshots` };
+function pathsOf(dir: string, logsDir: string, number: number): EnginePaths {
+  return { number, walDir: `${logsDir}/engine-${number}/wal`, snapshotsDir: `${dir}/engine-${number}/snapshots` };
 }
 
 /** Begun anew, its shards would have forgotten what they promised. */
-async function checkEngine(fs: FileSystem, dir: string, number: number): Promise<void> {
-  const { walDir } = pathsOf(dir, number);
+async function checkEngine(fs: FileSystem, dir: string, { number, walDir }: EnginePaths): Promise<void> {
   if ((await fs.stat(walDir)) !== undefined) return;
   throw new DrakkarError(
     'ERR_DIR_CORRUPT',
@@ -170,15 +182,6 @@ async function takeLock(fs: FileSystem, dir: string): Promise<DirectoryLock> {
       { cause },
     );
   }
-}
-
-async function checkMode(fs: FileSystem, path: string, forbidden: number): Promise<void> {
-  const stat = await fs.stat(path);
-  if (stat === undefined || (stat.mode & forbidden) === 0) return;
-  throw new DrakkarError(
-    'ERR_DIR_PERMISSIONS',
-    `${path} has mode ${stat.mode.toString(8)}: others may reach it; expected at most ${(0o777 & ~forbidden).toString(8)}, run chmod`,
-  );
 }
 
 /** What a host says of a directory that its peers know newer. */
@@ -219,31 +222,21 @@ export async function readIdentity(
   newestFormat: number = FORMAT_NEWEST,
 ): Promise<IdentityRecord | undefined> {
   const path = `${dir}/${IDENTITY_FILE}`;
-  const stat = await fs.stat(path);
-  if (stat === undefined) {
+  const stored = await readRecord(fs, path);
+  if (stored === undefined) {
     // An identity that went missing must not turn into a new one over old data: it would vote twice (fault F19).
     const engine = await fs.stat(`${dir}/engine-0`);
     if (engine === undefined) return undefined;
     throw new DrakkarError('ERR_DIR_CORRUPT', `${path} is missing though ${dir} holds a log; restore it from a backup`);
   }
-  await checkMode(fs, path, 0o077);
-  if (stat.sizeBytes > IDENTITY_MAX_BYTES) throw corrupt(path, 'it is too long');
-  const bytes = await readWhole(fs, path, stat.sizeBytes);
-  let record: Partial<IdentityRecord>;
-  try {
-    record = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as Partial<IdentityRecord>;
-  } catch (cause) {
-    throw corrupt(path, 'it is not readable', cause);
-  }
-  if (typeof record !== 'object' || record === null || !isCount(record.format)) throw corrupt(path, 'it has no format');
-  if (record.format > newestFormat) {
+  if (!isCount(stored['format'])) throw corrupt(path, 'it has no format');
+  if (stored['format'] > newestFormat) {
     throw new DrakkarError(
       'ERR_DIR_FORMAT',
-      `${dir} has format ${record.format}, made by a newer version; this one knows up to ${newestFormat}; upgrade`,
+      `${dir} has format ${stored['format']}, made by a newer version; this one knows up to ${newestFormat}; upgrade`,
     );
   }
-  const { checksum: stored, ...fields } = record as IdentityRecord & { checksum?: unknown };
-  if (stored !== checksumOf(fields)) throw corrupt(path, 'its checksum is wrong');
+  const record = soundFields(path, stored) as unknown as IdentityRecord;
   const sound =
     isCount(record.deploymentId) &&
     isHex(record.hostId, 32) &&
@@ -255,56 +248,10 @@ export async function readIdentity(
     record.earlierStarts.every(isCount) &&
     isCount(record.engines) &&
     record.engines <= ENGINES_MAX &&
-    isCount(record.rolledBackFrom);
+    isCount(record.rolledBackFrom) &&
+    (record.walDir === undefined || (typeof record.walDir === 'string' && record.walDir.length > 0));
   if (!sound) throw corrupt(path, 'a field is missing or of the wrong kind');
-  return fields;
-}
-
-/** A flipped bit must not make another host, or an older start, of this one (F2). */
-function checksumOf(record: IdentityRecord): string {
-  return checksum(new TextEncoder().encode(JSON.stringify(record)))
-    .toString(16)
-    .padStart(8, '0');
-}
-
-async function readWhole(fs: FileSystem, path: string, sizeBytes: number): Promise<Uint8Array> {
-  const file = await fs.open(path, 'read');
-  try {
-    const bytes = new Uint8Array(sizeBytes);
-    await file.read(bytes, 0, sizeBytes, 0);
-    return bytes;
-  } finally {
-    await file.close();
-  }
-}
-
-const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
-const isHex = (value: unknown, digits: number): value is string =>
-  typeof value === 'string' && value.length === digits && /^[0-9a-f]+$/.test(value);
-
-function corrupt(path: string, why: string, cause?: unknown): DrakkarError {
-  return new DrakkarError('ERR_DIR_CORRUPT', `${path} is damaged: ${why}; restore it from a backup`, { cause });
-}
-
-/** Whole or not at all: temporary file, sync, rename, sync of the directory (fault F11). */
-async function writeIdentity(fs: FileSystem, dir: string, record: IdentityRecord): Promise<void> {
-  const path = `${dir}/${IDENTITY_FILE}`;
-  const temporary = `${path}.new`;
-  await fs.remove(temporary);
-  const bytes = new TextEncoder().encode(
-    `${JSON.stringify({ ...record, checksum: checksumOf(record) }, undefined, 2)}\n`,
-  );
-  const file = await fs.open(temporary, 'create');
-  try {
-    await new Promise<void>((resolve, reject) => {
-      file.write(bytes, 0, bytes.length, 0, (error) => (error === null ? resolve() : reject(error)));
-    });
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await fs.rename(temporary, path);
-  await fs.syncDirectory(dir);
+  return record;
 }
 
 function randomHex(env: Env, words: number): string {

@@ -8,6 +8,7 @@ import {
   EntryList,
   compactedError,
   copyEntries,
+  costOf,
   readCommitted,
   wordOf,
   type LogEntry,
@@ -15,6 +16,8 @@ import {
 } from './log-entries.ts';
 import type { Replica } from './replica.ts';
 import { Wait } from './wait.ts';
+
+const UNBOUNDED: ReadBounds = { maxEntries: Number.POSITIVE_INFINITY, maxBytes: Number.POSITIVE_INFINITY };
 
 export class LogWatch extends Wait {
   private readonly replica: Replica;
@@ -48,15 +51,26 @@ export class LogWatch extends Wait {
     this.wake();
   }
 
-  /** Throws what ended it; ends without an error when the replica was stopped. */
+  /** One by one. */
   async *entries(): AsyncGenerator<LogEntry, void, void> {
+    for await (const batch of this.batches(UNBOUNDED)) {
+      for (const entry of batch) {
+        if (this.isAborted) break;
+        yield entry;
+      }
+    }
+  }
+
+  /** Those that are here together. Throws what ended it; ends without an error when the replica was stopped. */
+  async *batches(bounds: ReadBounds): AsyncGenerator<readonly LogEntry[], void, void> {
     for (;;) {
       const { entries } = this.list;
       if (entries.length > 0 && !this.isAborted) {
         this.list = new EntryList(this.bounds);
-        for (const entry of entries) {
-          if (this.isAborted) break;
-          yield entry;
+        for (let from = 0; from < entries.length && !this.isAborted; ) {
+          const to = endOfBatch(entries, from, bounds);
+          yield from === 0 && to === entries.length ? entries : entries.slice(from, to);
+          from = to;
         }
         continue;
       }
@@ -87,4 +101,12 @@ export class LogWatch extends Wait {
     const isStuck = this.nextIndex === from && from > this.replica.raft.log.compactedIndex;
     invariant(!isStuck, `entry ${from} is committed and not in the log`);
   }
+}
+
+/** One entry is in it however large it is. */
+function endOfBatch(entries: readonly LogEntry[], from: number, { maxEntries, maxBytes }: ReadBounds): number {
+  let bytes = costOf(entries[from]);
+  let to = from + 1;
+  while (to < entries.length && to - from < maxEntries && (bytes += costOf(entries[to])) <= maxBytes) to++;
+  return to;
 }

@@ -122,6 +122,20 @@ export class Onlookers {
 
   /** Committed entries from `fromIndex` on, without an end. */
   watchLog(fromIndex: number, bufferBytes: number, signal: AbortSignal | undefined): AsyncIterable<LogEntry> {
+    return this.stream(fromIndex, bufferBytes, signal, (watch) => watch.entries());
+  }
+
+  /** The same for one who takes several at a time: no more than `bounds` say. */
+  watchBatches(fromIndex: number, bufferBytes: number, bounds: ReadBounds): AsyncIterable<readonly LogEntry[]> {
+    return this.stream(fromIndex, bufferBytes, undefined, (watch) => watch.batches(bounds));
+  }
+
+  private stream<T>(
+    fromIndex: number,
+    bufferBytes: number,
+    signal: AbortSignal | undefined,
+    values: (watch: LogWatch) => AsyncGenerator<T, void, void>,
+  ): AsyncIterable<T> {
     return iterable(
       () => {
         this.assertWatchable(this.logWatches);
@@ -131,7 +145,7 @@ export class Onlookers {
         this.update();
         return watch;
       },
-      (watch) => watch.entries(),
+      values,
       (watch) => {
         this.logWatches.delete(watch);
         this.update();

@@ -5,7 +5,7 @@
 import { pinsOf } from '../inspect.ts';
 import { SECTOR_BYTES, type MemoryDisk } from '../testing.ts';
 import type { Dice } from './dice.ts';
-import { DATA_DIR, STORES_DIR, type SimHost } from './host.ts';
+import { DATA_DIR, STORES_DIR, WAL_DIR, type SimHost } from './host.ts';
 
 const PAGE_BYTES = 4096;
 
@@ -27,6 +27,8 @@ export interface Damageable {
   readonly older: MemoryDisk | undefined;
 }
 
+const LOG_OWNER = `${WAL_DIR}/log-of.json`;
+
 /** Files and the bytes of them that may be damaged. */
 function* targets({ disk, lastLogWrites }: Damageable): IterableIterator<{ path: string; endBytes: number }> {
   for (const path of disk.paths()) {
@@ -37,7 +39,8 @@ function* targets({ disk, lastLogWrites }: Damageable): IterableIterator<{ path:
       if (last === undefined || path > last.path) continue;
       const endBytes = path === last.path ? last.position : size;
       if (endBytes > 0) yield { path, endBytes };
-    } else if (path.includes('/snapshots/') || path === `${DATA_DIR}/identity.json`) yield { path, endBytes: size };
+    } else if (path.includes('/snapshots/') || path === `${DATA_DIR}/identity.json` || path === LOG_OWNER)
+      yield { path, endBytes: size };
   }
 }
 
@@ -72,7 +75,7 @@ export function damageDisk(kind: Damage, target: Damageable, dice: Dice): boolea
  */
 export function loseDisk(host: SimHost, peers: readonly SimHost[], dice: Dice): boolean {
   if (!isKnown(host, peers, 1)) return false;
-  host.machine.disk.remove(DATA_DIR);
+  host.loseData();
   // Stores that are left are ahead of the log, and must be noticed.
   if (dice.chance(0.5)) host.machine.disk.remove(STORES_DIR);
   host.lastLogWrites.clear();

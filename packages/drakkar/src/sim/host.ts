@@ -32,6 +32,7 @@ const BACKUPS_MAX = 5;
 const ROTATION_MS = 2500;
 const STORE_COUNTERS = ['snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk', 'snapshotsResumed'] as const;
 export const DATA_DIR = 'data';
+export const WAL_DIR = 'log';
 /** Of on-disk state machines: on the same disk, a directory for each shard. */
 export const STORES_DIR = 'stores';
 
@@ -89,8 +90,8 @@ export class SimHost {
   host: NodeHost | undefined;
   /** Of the newest process. */
   private env: Env | undefined;
-  /** Its shards live in threads, which streams do not cross. */
-  hasThreads = false;
+  /** Its shards live in threads: state machines are named by module. */
+  private hasThreads = false;
   /** Raised with every process; what belongs to an older one is void. */
   generation = 0;
   isDamaged = false;
@@ -143,6 +144,16 @@ export class SimHost {
 
   get address(): string {
     return `${this.name}:7000`;
+  }
+
+  get directories(): { readonly dir: string; readonly walDir?: string } {
+    return this.plan.hasWalDir ? { dir: DATA_DIR, walDir: WAL_DIR } : { dir: DATA_DIR };
+  }
+
+  /** All that it wrote is gone, but for the stores of state machines. */
+  loseData(): void {
+    this.machine.disk.remove(DATA_DIR);
+    this.machine.disk.remove(WAL_DIR);
   }
 
   get plan(): Plan {
@@ -216,7 +227,7 @@ export class SimHost {
     this.hasThreads = engines > 1;
     const host = await NodeHost.open({
       engines,
-      dir: DATA_DIR,
+      ...this.directories,
       raftAddress: this.address,
       rttMs: plan.rttMs,
       env,

@@ -66,6 +66,8 @@ export interface Plan {
   readonly losesMajority: boolean;
   /** Most engines that a start of a host may have; each start draws anew. */
   readonly enginesMax: number;
+  /** The logs of all hosts are in a directory of their own. */
+  readonly hasWalDir: boolean;
 }
 
 export interface PlanOptions {
@@ -153,6 +155,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     ...drawSnapshots(dice.stream('snapshots'), faults.includes('session-flood')),
     losesMajority,
     enginesMax,
+    hasWalDir: dice.stream('wal dir').chance(0.25),
   };
 }
 

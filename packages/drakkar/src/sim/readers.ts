@@ -29,8 +29,6 @@ export interface ReadersOwner {
 const PATIENCE_MS = 400;
 /** Mean virtual time between two queries. */
 const QUERY_MS = 120;
-/** Between two queries that follow a log. */
-const POLL_MS = 30;
 /** Mean number of entries after which a stream moves, or dawdles. */
 const STAY_ENTRIES = 60;
 
@@ -129,16 +127,12 @@ export class Readers {
   /** One iteration on one host. */
   private async stream(dice: Dice, shardId: number, host: SimHost): Promise<void> {
     const { hasReadFaults } = host;
-    let isDone = false;
-    const isOver = (): boolean => isDone || this.isStopped;
     const from = this.positions.get(shardId)!;
     this.owner.count('streamsBegun');
     this.owner.trace.note(host.name, 'streams shard', shardId, 'from', from);
     try {
       const options = { fromIndex: from, bufferBytes: dice.pick([1024, 8192, 1024 * 1024]) };
-      const node = host.host!;
-      const followed = host.hasThreads ? this.polled(node, shardId, from, isOver) : node.watch(shardId, options);
-      const iterator = followed[Symbol.asyncIterator]();
+      const iterator = host.host!.watch(shardId, options)[Symbol.asyncIterator]();
       const stay = dice.exponential(STAY_ENTRIES);
       for (let seen = 0; (seen < stay || this.isHurried) && !this.isStopped; seen++) {
         const result = await this.within(host.call(() => iterator.next()));
@@ -147,7 +141,6 @@ export class Readers {
         this.took(shardId, result.value, host);
         if (!this.isHurried && dice.chance(1 / STAY_ENTRIES)) await this.sleep(dice.exponential(300));
       }
-      isDone = true;
       await this.within(host.call(async () => iterator.return?.()));
     } catch (error) {
       if (DrakkarError.is(error, 'ERR_LOG_COMPACTED')) {
@@ -155,25 +148,6 @@ export class Readers {
         return;
       }
       this.expect(error, host, hasReadFaults);
-    }
-  }
-
-  /** What stands for a change stream on hosts with several engines: queries, one behind the other. */
-  private async *polled(
-    node: NodeHost,
-    shardId: number,
-    fromIndex: number,
-    isOver: () => boolean,
-  ): AsyncGenerator<LogEntry, void> {
-    for (let firstIndex = fromIndex; !isOver(); ) {
-      try {
-        const { entries, nextIndex } = await node.queryLog(shardId, { firstIndex, timeoutMs: 2000 });
-        yield* entries;
-        firstIndex = nextIndex;
-      } catch (error) {
-        if (!DrakkarError.is(error, 'ERR_LOG_OUT_OF_RANGE')) throw error;
-        await this.sleep(POLL_MS);
-      }
     }
   }
 
@@ -268,7 +242,7 @@ export class Readers {
     const dice = this.dice.stream(`leaders ${shard.shardId}`);
     while (!this.isStopped) {
       const host = this.hostOf(dice, shard);
-      if (host !== undefined && !host.hasThreads) await this.watchLeader(shard.shardId, host, host.host!);
+      if (host !== undefined) await this.watchLeader(shard.shardId, host, host.host!);
       await this.sleep(dice.exponential(100));
     }
   }
@@ -276,11 +250,14 @@ export class Readers {
   private async watchLeader(shardId: number, host: SimHost, node: NodeHost): Promise<void> {
     const truth = this.owner.truths.get(shardId)!;
     try {
+      const standstills = host.machine.process?.standstills ?? 0;
       const iterator = node.watchLeader(shardId)[Symbol.asyncIterator]();
       let newest = 0;
       for (let isFirst = true; !this.isStopped; isFirst = false) {
         const result = await this.within(host.call(() => iterator.next()));
-        holds(result !== 'late' || !isFirst, 'the leader of now is told at once', () => host.name);
+        // A process that stands still tells nothing.
+        const stoodStill = standstills !== host.machine.process?.standstills || standstills % 2 === 1;
+        holds(result !== 'late' || !isFirst || stoodStill, 'the leader of now is told at once', () => host.name);
         if (result === 'lost') return;
         if (result === 'late' || result.done === true) break;
         const { leaderId, term } = result.value;

@@ -62,7 +62,7 @@ export function recover(recovery: Recovery, what: string): boolean {
 async function open({ host, observer, workload }: Recovery, env: Env): Promise<NodeHost> {
   const { plan } = host;
   const opened = await NodeHost.open({
-    dir: DATA_DIR,
+    ...host.directories,
     raftAddress: host.address,
     rttMs: plan.rttMs,
     env,

@@ -7,7 +7,7 @@ import { MemoryMachines, SimulatedAuthority } from '../testing.ts';
 import { Clients } from './clients.ts';
 import { Dice } from './dice.ts';
 import type { FaultKind } from './faults.ts';
-import { DATA_DIR, SimHost, describe, type HostOwner } from './host.ts';
+import { SimHost, describe, type HostOwner } from './host.ts';
 import type { StateWatcher } from './log.ts';
 import { watchMachine } from './machine.ts';
 import type { AnyStateMachine } from '../rsm/state-machine.ts';
@@ -250,7 +250,7 @@ class Run implements HostOwner {
     for (const host of this.hosts.slice(0, (this.hosts.length >>> 1) + 1)) {
       this.trace.note('run', 'loses the disk of', host.name);
       host.losePower(() => false);
-      host.machine.disk.remove(DATA_DIR);
+      host.loseData();
       host.isDamaged = host.isForgetful = host.isWithoutMembers = true;
       host.start();
     }

@@ -27,6 +27,8 @@ interface Waiting {
   readonly deadlineTick: number;
   /** Ends listening to the caller's signal. */
   readonly done: (() => void) | undefined;
+  /** Hears what the thread tells before its answer. */
+  readonly onTold?: (value: unknown) => void;
 }
 
 export interface ThreadClientOptions {
@@ -85,8 +87,8 @@ export class ThreadClient {
 
   // Shards.
 
-  addShard(shardId: number, replicaId: number): void {
-    const shard = new RemoteShard(this, shardId, replicaId, ++this.lastPort);
+  addShard(shardId: number, replicaId: number, isWitness = false): void {
+    const shard = new RemoteShard(this, shardId, replicaId, ++this.lastPort, isWitness);
     this.shards.set(shardId, shard);
     this.ports.set(shard.port, shard);
   }
@@ -103,6 +105,26 @@ export class ThreadClient {
 
   open(opening: Opening): Promise<any> {
     return this.wait(this.calls, Number.POSITIVE_INFINITY, undefined, (id) => ({ kind: 'open', id, opening }));
+  }
+
+  /** Of a stream that is iterated here. */
+  newStreamId(): number {
+    return ++this.lastId;
+  }
+
+  /** Behind the commands of this turn, and counted as they are. */
+  proposeNoticed(
+    args: readonly unknown[],
+    lengthBytes: number,
+    ticks: number,
+    onCommit: (index: unknown) => void,
+  ): Promise<Result> {
+    if (this.dirty.length > 0) this.flushCommands();
+    this.sentBytes += lengthBytes;
+    const messageOf = (id: number): ToThread => {
+      return { kind: 'call', id, method: 'proposeNoticed', args, signalAt: undefined, tells: true };
+    };
+    return this.wait(this.calls, ticks, undefined, messageOf, onCommit).finally(() => (this.sentBytes -= lengthBytes));
   }
 
   /** Calls a method of the host in the thread. `timeoutMs` is a bound for a thread that does not answer at all. */
@@ -122,6 +144,7 @@ export class ThreadClient {
     ticks: number,
     signal: AbortSignal | undefined,
     messageOf: (id: number) => ToThread,
+    onTold?: (value: unknown) => void,
   ): Promise<any> {
     if (this.failure !== undefined) return Promise.reject(this.failure);
     if (waiting.size >= THREAD_CALLS_MAX)
@@ -137,7 +160,8 @@ export class ThreadClient {
       const abort = (): void => this.post({ kind: 'abort', id });
       signal?.addEventListener('abort', abort, { once: true });
       const done = signal && ((): void => signal.removeEventListener('abort', abort));
-      waiting.set(id, { resolve, reject, deadlineTick: this.tickCount + ticks + GRACE_TICKS, done });
+      const deadlineTick = this.tickCount + ticks + GRACE_TICKS;
+      waiting.set(id, { resolve, reject, deadlineTick, done, ...(onTold === undefined ? {} : { onTold }) });
       if (signal?.aborted === true) abort();
     });
   }
@@ -249,6 +273,9 @@ export class ThreadClient {
         break;
       case 'answer':
         this.settle(this.calls, message.id, unpackErrors(message.value), message.error);
+        break;
+      case 'told':
+        this.calls.get(message.id)?.onTold?.(message.value);
         break;
       case 'event':
         this.options.onEvent(message.name, unpackErrors(message.payload));

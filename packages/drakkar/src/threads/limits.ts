@@ -6,6 +6,9 @@ export const THREAD_BYTES_MAX = 64 * 1024 * 1024;
 export const THREAD_READS_MAX = 65_536;
 /** Calls that wait for one thread. */
 export const THREAD_CALLS_MAX = 65_536;
+/** Entries of one change stream that are on their way between threads, or there and not asked for yet: two batches of so many, and of so many bytes. */
+export const STREAM_BATCH_ENTRIES = 1024;
+export const STREAM_BATCH_BYTES = 256 * 1024;
 /** How long a question may hold up the host while its thread is in a turn. */
 export const ASK_TIMEOUT_MS = 5000;
 /** How long a thread may take to close in order. */

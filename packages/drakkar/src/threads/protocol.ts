@@ -2,6 +2,7 @@
 import type { EnginePaths } from '../engine/directory.ts';
 import type { ShardView } from '../registry/shard-views.ts';
 import type { HostIdentity } from '../transport/transport.ts';
+import type { EntryType, SessionFields } from '../wire/entry.ts';
 
 /** The thread's part of a host, as it is told to open it. */
 export interface Opening {
@@ -30,6 +31,9 @@ export interface EngineReport {
   readonly damage: unknown;
 }
 
+/** What makes a command one of a session. */
+export type SessionEntry = readonly [type: EntryType, fields: SessionFields];
+
 /** A read: shard, number of the read, query, ticks until it gives up; 0 ticks: a stale one. */
 export type ReadRequest = readonly [shardId: number, id: number, query: unknown, ticks: number];
 /** Number of the read, its value, and the packed error when there is none. */
@@ -44,6 +48,8 @@ export type ToThread =
       readonly method: string;
       readonly args: readonly unknown[];
       readonly signalAt: number | undefined;
+      /** The method gets a function behind its arguments: what it is called with comes back as `told`. */
+      readonly tells?: boolean;
     }
   | { readonly kind: 'abort'; readonly id: number }
   /** Commands of one turn (`command-batch.ts`). */
@@ -58,6 +64,7 @@ export type ToThread =
 
 export type FromThread =
   | { readonly kind: 'answer'; readonly id: number; readonly value: unknown; readonly error: unknown }
+  | { readonly kind: 'told'; readonly id: number; readonly value: unknown }
   /** Answers of one turn (`answer-batch.ts`), and how many bytes of commands were taken over. */
   | {
       readonly kind: 'answers';

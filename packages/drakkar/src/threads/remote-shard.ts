@@ -9,8 +9,12 @@ import { DrakkarError } from '../errors.ts';
 import type { Result } from '../rsm/state-machine.ts';
 import { EntryType, type SessionFields } from '../wire/entry.ts';
 import { ENTRY_MAX_BYTES } from '../wire/limits.ts';
+import type { Leadership } from '../engine/leader-watch.ts';
+import type { LogEntry } from '../engine/log-entries.ts';
 import type { ThreadClient } from './client.ts';
 import { GRACE_TICKS, THREAD_BYTES_MAX } from './limits.ts';
+import type { SessionEntry } from './protocol.ts';
+import { watchLeaderRemote, watchRemote, type StreamOptions } from './remote-stream.ts';
 
 export class RemoteShard {
   readonly shardId: number;
@@ -23,10 +27,12 @@ export class RemoteShard {
   isDirty = false;
   /** Set when the replica was stopped or its thread died. */
   ended: DrakkarError | undefined;
-  private readonly client: ThreadClient;
+  readonly client: ThreadClient;
+  private readonly isWitness: boolean;
 
-  constructor(client: ThreadClient, shardId: number, replicaId: number, port: number) {
+  constructor(client: ThreadClient, shardId: number, replicaId: number, port: number, isWitness = false) {
     this.client = client;
+    this.isWitness = isWitness;
     this.openBlock = new OpenBlock(client.blockBuffers);
     this.shardId = shardId;
     this.replicaId = replicaId;
@@ -107,6 +113,46 @@ export class RemoteShard {
   staleRead(query: unknown): Promise<unknown> {
     if (this.ended !== undefined) return Promise.reject(notApplied(this.ended));
     return this.client.read(this.shardId, query, 0);
+  }
+
+  /** See `NodeHost.propose`: `onCommit`. Not in a batch with others, but behind those that were proposed before it. */
+  proposeNoticed(
+    onCommit: (index: number) => void,
+    command: Uint8Array,
+    timeoutTicks: number,
+    session: SessionEntry | undefined,
+  ): Promise<Result> {
+    const refusal = this.refusal(command.length, 1);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    const { client, shardId } = this;
+    // A copy: a clone of a part of a buffer is one of all of it.
+    const args = [shardId, new Uint8Array(command), timeoutTicks, session];
+    return client.proposeNoticed(args, command.length, timeoutTicks, (index) => {
+      Promise.resolve(index as number)
+        .then(onCommit)
+        .catch((err: unknown) => client.env.logger.error({ shardId, err }, 'a commit listener threw'));
+    });
+  }
+
+  /** See `NodeHost.watch`. */
+  watch(options: StreamOptions): AsyncIterable<LogEntry> {
+    this.assertWatchable();
+    if (this.isWitness)
+      throw new DrakkarError(
+        'ERR_WITNESS',
+        `the replica of shard ${this.shardId} on this host is a witness and keeps no entries; ask another host`,
+      );
+    return watchRemote(this, options);
+  }
+
+  /** See `NodeHost.watchLeader`. */
+  watchLeader(options: StreamOptions): AsyncIterable<Leadership> {
+    this.assertWatchable();
+    return watchLeaderRemote(this, options);
+  }
+
+  private assertWatchable(): void {
+    if (this.ended !== undefined) throw notApplied(this.ended);
   }
 
   private put(sequence: number, ticks: number, command: Uint8Array): void {

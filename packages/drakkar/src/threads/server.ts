@@ -89,7 +89,7 @@ class ThreadServer {
         for (const read of message.reads) this.read(read);
         break;
       case 'call':
-        this.call(message.id, message.method, [...message.args], message.signalAt);
+        this.call(message, [...message.args]);
         break;
       case 'abort':
         this.aborts.get(message.id)?.abort();
@@ -166,7 +166,8 @@ class ThreadServer {
 
   // Calls.
 
-  private call(id: number, method: string, args: unknown[], signalAt: number | undefined): void {
+  private call({ id, method, signalAt, tells }: Extract<ToThread, { kind: 'call' }>, args: unknown[]): void {
+    if (tells === true) args.push((value: unknown) => post(this.side, { kind: 'told', id, value }));
     if (signalAt !== undefined) {
       const controller = new AbortController();
       this.aborts.set(id, controller);

@@ -11,6 +11,8 @@ export interface DirectoryOwnerInfo {
   readonly raftAddress: string;
   /** How often the directory was started. */
   readonly startCounter: number;
+  /** Where its logs are, when they are not in it. */
+  readonly walDir?: string;
   /** A peer knew of a start that the directory does not remember: it is of no use any more. */
   readonly isRolledBack: boolean;
 }
@@ -33,6 +35,7 @@ export async function describeDirectory(options: VerifyOptions): Promise<Directo
       deploymentId: identity.deploymentId,
       raftAddress: identity.raftAddress,
       startCounter: countOf(identity.startCounter),
+      ...(identity.walDir === undefined ? {} : { walDir: identity.walDir }),
       isRolledBack: identity.rolledBackFrom > 0,
     };
   } catch (error) {

@@ -5,14 +5,12 @@ import { codecsOf } from '../rsm/codec.ts';
 import { readFileChunks } from '../rsm/image-file.ts';
 import { Replay } from '../wal/replay.ts';
 import { scanSegments } from '../wal/scan.ts';
-import { withLogs } from './log-files.ts';
+import { withLogs, type LogsOptions } from './log-files.ts';
 import { envOf, type ToolOptions } from './tool-env.ts';
 
 export type { ExportedSnapshot };
 
-export interface OfflineExportOptions extends ToolOptions {
-  /** A stopped host's directory, or a copy. */
-  readonly dir: string;
+export interface OfflineExportOptions extends ToolOptions, LogsOptions {
   readonly shardId: number;
   /** A directory, empty or missing. */
   readonly to: string;
@@ -28,7 +26,7 @@ export interface OfflineExportOptions extends ToolOptions {
 export async function exportStopped(options: OfflineExportOptions): Promise<ExportedSnapshot> {
   const env = envOf(options);
   const { dir, shardId, to } = options;
-  return withLogs(env, dir, async (logs) => {
+  return withLogs(env, options, async (logs) => {
     for (const { segments, snapshotsDir } of logs) {
       const replay = new Replay();
       const { damage } = await scanSegments(segments, replay.visit);

@@ -5,6 +5,7 @@
  * Atomic: the new image lies beside what is there, and one record in the log makes it count (`Snapshotter.stageImport`). A crash at any
  * point leaves the replica as it was or as it is to be.
  */
+import type { NodeHostOptions } from '../config.ts';
 import {
   check,
   isAddress,
@@ -15,8 +16,7 @@ import {
   isObject,
   isText,
   required,
-  type NodeHostOptions,
-} from '../config.ts';
+} from '../option-rules.ts';
 import { openDirectory, readIdentity, type DirectoryOwner } from '../engine/directory.ts';
 import { DrakkarError, diskErrorOf } from '../errors.ts';
 import { IMAGE_IMPORTED, encodeImage, encodeSection } from '../rsm/image.ts';
@@ -33,6 +33,8 @@ import { envOf, type ToolOptions } from './tool-env.ts';
 export interface ImportOptions extends ToolOptions {
   /** This host's directory; the host must be stopped. Made when missing, for a host that is new. */
   readonly dir: string;
+  /** As in `NodeHost.open`. Default: where the directory's logs are. */
+  readonly walDir?: string;
   /** The exported snapshot: the same on every host. */
   readonly from: string;
   /** This host's replica of the shard; one of `members`. */
@@ -62,6 +64,7 @@ export interface ImportedShard {
 
 const RULES = {
   dir: required(isText),
+  walDir: isText,
   from: required(isText),
   replicaId: required(isInteger(1, Number.MAX_SAFE_INTEGER)),
   members: required(isMembers),
@@ -127,13 +130,13 @@ function engineOf(logs: readonly LogDb[], shardId: number): number {
 
 /** The member's address is this host's, or its id. */
 async function ownerOf(options: ImportOptions, address: string): Promise<DirectoryOwner> {
-  const deploymentId = options.deploymentId ?? 1;
-  if (!isHostId(address)) return { deploymentId, raftAddress: address, hostId: undefined, mayMove: false };
-  const raftAddress = options.raftAddress ?? (await readIdentity(envOf(options).fs, options.dir))?.raftAddress;
+  const known = await readIdentity(envOf(options).fs, options.dir);
+  const { deploymentId = 1, walDir = known?.walDir, raftAddress = known?.raftAddress } = options;
+  if (!isHostId(address)) return { deploymentId, raftAddress: address, hostId: undefined, mayMove: false, walDir };
   if (raftAddress === undefined) {
     throw invalid(`${options.dir} is new and members are host ids; raftAddress is needed, too`);
   }
-  return { deploymentId, raftAddress, hostId: address, mayMove: true };
+  return { deploymentId, raftAddress, hostId: address, mayMove: true, walDir };
 }
 
 async function replace(

@@ -11,6 +11,7 @@ export {
 export { describeDirectory, type DirectoryInfo, type DirectoryOwnerInfo } from './directory.ts';
 export type { ImageReport } from './images.ts';
 export { importSnapshot, type ImportOptions, type ImportedShard } from './import.ts';
+export type { LogsOptions } from './log-files.ts';
 export type { LatencySummary } from './latency.ts';
 export type { Problem } from './problem.ts';
 export type { ToolOptions } from './tool-env.ts';

@@ -1,5 +1,5 @@
 /** Walks through the logs of a directory and shows what stands in them, in the order it was written. */
-import { withLogs, type LogFiles } from './log-files.ts';
+import { withLogs, type LogFiles, type LogsOptions } from './log-files.ts';
 import { envOf, type ToolOptions } from './tool-env.ts';
 import { problemOf } from './problem.ts';
 import type { File } from '../env/env.ts';
@@ -31,9 +31,7 @@ import { MOVED_PREFIX_WORDS } from '../wal/replay.ts';
 import { scanSegments } from '../wal/scan.ts';
 import { Segment } from '../wal/segments.ts';
 
-export interface DumpOptions extends ToolOptions {
-  /** A stopped host's directory, a copy of one, or the directory of a log. */
-  readonly dir: string;
+export interface DumpOptions extends ToolOptions, LogsOptions {
   /** Only what belongs to this shard. */
   readonly shardId?: number;
   /** Each entry of a block as an item of its own. Default false. */
@@ -109,7 +107,7 @@ const ENTRY_TYPES: Readonly<Record<number, string>> = Object.fromEntries(
 export async function* dumpLog(options: DumpOptions): AsyncGenerator<LogItem> {
   const env = envOf(options);
   const pipe = new Pipe();
-  const work = withLogs(env, options.dir, async (logs) => {
+  const work = withLogs(env, options, async (logs) => {
     for (const log of logs) await dumpOne(options, log, pipe);
   }).finally(() => pipe.end());
   work.catch(() => {}); // heard of below, when the reader has come that far

@@ -2,7 +2,7 @@
 import { DrakkarError } from '../errors.ts';
 import { checkImages, type ImageReport } from './images.ts';
 import { codecsOf } from '../rsm/codec.ts';
-import { withLogs, type LogFiles } from './log-files.ts';
+import { withLogs, type LogFiles, type LogsOptions } from './log-files.ts';
 import { problemOf, type Problem } from './problem.ts';
 import { envOf, type ToolOptions } from './tool-env.ts';
 import { BlockHeader, blockLengthBytes, readBlockHeader } from '../wire/block.ts';
@@ -12,9 +12,7 @@ import type { RecoveredShard } from '../wal/logdb.ts';
 import { MOVED_PREFIX_WORDS, Replay } from '../wal/replay.ts';
 import { scanSegments, type FrameVisitor } from '../wal/scan.ts';
 
-export interface VerifyOptions extends ToolOptions {
-  /** A stopped host's directory, a copy of one, or the directory of a log. */
-  readonly dir: string;
+export interface VerifyOptions extends ToolOptions, LogsOptions {
   /** Reads the snapshot images of a host's directory, too. Default true. */
   readonly images?: boolean;
 }
@@ -63,7 +61,7 @@ export interface DirectoryReport {
  */
 export async function verifyLog(options: VerifyOptions): Promise<DirectoryReport> {
   const env = envOf(options);
-  return withLogs(env, options.dir, async (files) => {
+  return withLogs(env, options, async (files) => {
     const logs: LogReport[] = [];
     for (const log of files) logs.push(await verifyOne(options, log));
     const ok = logs.every(

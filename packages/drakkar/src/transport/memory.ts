@@ -177,7 +177,12 @@ class MemoryTransport implements Transport {
   ): Promise<void> {
     let offsetBytes = 0;
     const begin = (wanted: number): void => void (offsetBytes = wanted);
-    const source: ImageFrom = () => (offsetBytes === 0 || from === undefined ? chunks : from(offsetBytes));
+    const source: ImageFrom = () => {
+      if (offsetBytes === 0) return chunks;
+      if (from !== undefined && header.imageDigest !== undefined && offsetBytes <= header.imageBytes)
+        return from(offsetBytes);
+      throw new DrakkarError('ERR_FRAME', `an image from byte ${offsetBytes} on was not offered`);
+    };
     try {
       const target = this.find(address, this.engineOf(address, header.shardId));
       if (target?.handlers === undefined) throw new DrakkarError('ERR_UNREACHABLE', `no host at ${address}`);

@@ -51,19 +51,24 @@ export class SegmentFiles {
   }
 
   /** Opens the segments that are there, oldest first; spares are remembered, half-made ones removed. */
-  async openAll(): Promise<Segment[]> {
+  /** Opens all that are there, oldest first; on an error, `segments` holds those that are open. */
+  async openAll(segments: Segment[]): Promise<void> {
     const { fs } = this.env;
-    const segments: Segment[] = [];
     for (const name of await fs.list(this.dir)) {
       const path = `${this.dir}/${name}`;
       const match = /^([0-9a-f]{16})\.wal$/.exec(name);
       if (match !== null) {
         await this.checkMode(path);
         const file = await fs.open(path, 'write', { dataSync: true });
-        const header = await readSegmentHeaderOf(file);
         const epoch = Number.parseInt(match[1], 16);
-        const isOwn = header !== undefined && header.epoch === epoch;
-        segments.push(new Segment(epoch, path, file, isOwn ? header : undefined, PAGE_BYTES));
+        try {
+          const header = await readSegmentHeaderOf(file);
+          const isOwn = header !== undefined && header.epoch === epoch;
+          segments.push(new Segment(epoch, path, file, isOwn ? header : undefined, PAGE_BYTES));
+        } catch (error) {
+          await file.close().catch(() => {});
+          throw error;
+        }
       } else if (/^spare-\d+$/.test(name)) {
         const number = Number(name.slice(6));
         this.spareNumber = Math.max(this.spareNumber, number);
@@ -72,7 +77,7 @@ export class SegmentFiles {
         else await fs.remove(path);
       } else if (/^spare-\d+\.new$/.test(name)) await fs.remove(path);
     }
-    return segments.sort((a, b) => a.epoch - b.epoch);
+    segments.sort((a, b) => a.epoch - b.epoch);
   }
 
   private async checkMode(path: string): Promise<void> {

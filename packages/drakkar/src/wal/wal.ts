@@ -75,10 +75,21 @@ interface PendingFrame {
 
 /** Opens the log in `dir`: reads what is there, and begins a new segment behind it. A damaged one is only read. */
 export async function openWal(options: WalOptions): Promise<Wal> {
-  const { env, dir, pool, formats = FIRST_FORMATS } = options;
+  const { env, dir } = options;
   const files = new SegmentFiles(env, dir, options.segmentBytes ?? SEGMENT_BYTES);
   await env.fs.makeDirectory(dir);
-  const segments = await files.openAll();
+  const segments: Segment[] = [];
+  try {
+    await files.openAll(segments);
+    return await beginWal(options, files, segments);
+  } catch (error) {
+    for (const { file } of segments) await file.close().catch(() => {});
+    throw error;
+  }
+}
+
+async function beginWal(options: WalOptions, files: SegmentFiles, segments: Segment[]): Promise<Wal> {
+  const { env, pool, formats = FIRST_FORMATS } = options;
   const replay = new Replay();
   const { end, damage, unborn, tail } = await scanSegments(segments, replay.visit, formats.newest);
   if (damage !== undefined) {

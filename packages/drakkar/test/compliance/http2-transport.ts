@@ -9,6 +9,7 @@ import {
   FrameReceiver,
   meansHost,
   type HostIdentity,
+  type ImageFrom,
   type InboundSession,
   type Peer,
   type Slab,
@@ -95,7 +96,7 @@ class Http2Transport implements Transport {
       return;
     }
     if (headers[':path'] === '/snapshot') {
-      void this.receiveSnapshot(stream, from, read(headers, 'x-header') as SnapshotHeader);
+      void this.receiveSnapshot(stream, from, read(headers, 'x-header') as SnapshotHeader, 'x-offers-rest' in headers);
       return;
     }
     stream.respond({ ':status': 200, 'x-identity': text(identity) });
@@ -106,13 +107,24 @@ class Http2Transport implements Transport {
     stream: http2.ServerHttp2Stream,
     from: HostIdentity,
     header: SnapshotHeader,
+    offersRest: boolean,
   ): Promise<void> {
     const aborting = new AbortController();
     let isWhole = false;
+    // Said before anything of it is read; the sender waits for it where it has offered to begin elsewhere.
+    let offset: number | undefined;
+    const begin = (wanted: number): void => {
+      if (offset !== undefined) return;
+      offset = wanted;
+      if (offersRest) stream.additionalHeaders({ ':status': 103, 'x-begin': `${wanted}` });
+    };
     stream.on('trailers', (trailers) => (isWhole = trailers['x-whole'] === '1'));
     stream.on('aborted', () => aborting.abort(new Error('the sender gave the snapshot up')));
     async function* chunks(): AsyncGenerator<Uint8Array> {
-      let bytes = 0;
+      begin(0);
+      let bytes = offset!;
+      if (bytes > header.imageBytes || (bytes > 0 && !offersRest))
+        throw new DrakkarError('ERR_FRAME', `a snapshot from byte ${bytes} on was not offered`);
       for await (const chunk of stream) {
         bytes += (chunk as Uint8Array).length;
         yield chunk as Uint8Array;
@@ -124,7 +136,7 @@ class Http2Transport implements Transport {
     }
     const signal = AbortSignal.any([aborting.signal, this.closing.signal]);
     try {
-      await this.handlers!.onSnapshot(from, header, chunks(), signal);
+      await this.handlers!.onSnapshot(from, header, chunks(), signal, begin);
       this.counters.snapshotsReceived++;
       stream.respond({ ':status': 200 });
       stream.end();
@@ -187,8 +199,11 @@ class Http2Transport implements Transport {
     header: SnapshotHeader,
     chunks: AsyncIterable<Uint8Array>,
     signal: AbortSignal,
+    from?: ImageFrom,
   ): Promise<void> {
-    const made = this.isClosed ? undefined : this.request('/snapshot', target, { 'x-header': text(header) });
+    const rest = header.imageDigest === undefined ? undefined : from;
+    const more = { 'x-header': text(header), ...(rest === undefined ? {} : { 'x-offers-rest': '1' }) };
+    const made = this.isClosed ? undefined : this.request('/snapshot', target, more);
     try {
       if (made === undefined) throw new DrakkarError('ERR_UNREACHABLE', `no address of ${target}`);
       const { request } = made;
@@ -206,7 +221,16 @@ class Http2Transport implements Transport {
       const cancel = (): void => request.close(http2.constants.NGHTTP2_CANCEL);
       either.addEventListener('abort', cancel, { once: true });
       either.throwIfAborted();
-      for await (const chunk of chunks) {
+      let source = chunks;
+      if (rest !== undefined) {
+        const begun = once(request, 'headers').then(([headers]) =>
+          Number((headers as Record<string, string>)['x-begin']),
+        );
+        begun.catch(() => {});
+        const offset = await Promise.race([begun, ended.promise.then(() => 0)]);
+        if (offset > 0) source = rest(offset);
+      }
+      for await (const chunk of source) {
         either.throwIfAborted();
         if (request.closed || status !== 0) break;
         if (!request.write(chunk)) await Promise.race([once(request, 'drain'), ended.promise]);

@@ -104,6 +104,22 @@ function sameSession(from: InboundSession, changes: Partial<InboundSession>): In
   return made;
 }
 
+async function* untilError(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  try {
+    yield* chunks;
+  } catch {
+    // as if it had ended
+  }
+}
+
+/** All but the first `skip` bytes. */
+async function* behind(chunks: AsyncIterable<Uint8Array>, skip: number): AsyncGenerator<Uint8Array> {
+  for await (const chunk of chunks) {
+    if (skip < chunk.length) yield chunk.subarray(skip);
+    skip = Math.max(0, skip - chunk.length);
+  }
+}
+
 /** For every case a transport that breaks its rule. */
 const BREACHES: Readonly<Record<string, CreateTransport>> = {
   'frames arrive whole and in order, whatever their size': withHandlers((handlers) => {
@@ -202,20 +218,27 @@ const BREACHES: Readonly<Record<string, CreateTransport>> = {
   'a snapshot that is refused, cut short, or sent to nobody fails at its sender': broken((inner) => ({
     sendSnapshot: (...args) => inner.sendSnapshot(...args).catch(() => {}),
   })),
+  'a receiver that has the beginning of an image is sent the rest, and only that is read': broken((inner) => ({
+    // Reads all, and throws the beginning away.
+    sendSnapshot: (target, header, chunks, signal, from) =>
+      inner.sendSnapshot(target, header, chunks, signal, from && ((at) => behind(from(0), at))),
+  })),
+  'a receiver that has nothing of an image is sent all of it, though the rest was offered': broken((inner) => ({
+    sendSnapshot: (target, header, chunks, signal, from) =>
+      inner.sendSnapshot(target, header, from === undefined ? chunks : behind(chunks, 1), signal, from),
+  })),
+  'a rest that does not end where its image ends is installed by nobody': withHandlers((handlers) => ({
+    onSnapshot: (from, header, chunks, signal, begin) =>
+      handlers.onSnapshot(from, header, untilError(chunks), signal, begin),
+  })),
+  'from the middle nothing is handed out that was not offered so': withHandlers((handlers) => ({
+    onSnapshot: (from, header, chunks, signal) => handlers.onSnapshot(from, header, chunks, signal, () => {}),
+  })),
   'sending a snapshot ends when it is aborted, at both ends': broken((inner) => ({
     sendSnapshot: (target, header, chunks) => inner.sendSnapshot(target, header, chunks, new AbortController().signal),
   })),
   'an image is whole only when its sender says so': withHandlers((handlers) => ({
-    onSnapshot(from, header, chunks, signal) {
-      async function* quiet(): AsyncGenerator<Uint8Array> {
-        try {
-          yield* chunks;
-        } catch {
-          // as if it had ended
-        }
-      }
-      return handlers.onSnapshot(from, header, quiet(), signal);
-    },
+    onSnapshot: (from, header, chunks, signal) => handlers.onSnapshot(from, header, untilError(chunks), signal),
   })),
   'a closed transport takes nothing, and hands out nothing': broken(() => ({
     close: () => Promise.resolve(),

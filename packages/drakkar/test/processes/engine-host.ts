@@ -13,6 +13,10 @@ interface Setup {
 type Order =
   | { readonly kind: 'write'; readonly shardId: number; readonly lines: readonly string[] }
   | { readonly kind: 'read'; readonly shardId: number; readonly query: string }
+  /** The shard's change stream from its first entry on: so many commands, in order, and then no more. */
+  | { readonly kind: 'follow'; readonly shardId: number; readonly count: number }
+  /** What ends the stream becomes an event. */
+  | { readonly kind: 'follow-to-the-end'; readonly shardId: number }
   | { readonly kind: 'infos' | 'close' };
 
 const LANES = 20;
@@ -41,11 +45,33 @@ async function write(shardId: number, lines: readonly string[]): Promise<void> {
   await Promise.all(lanes);
 }
 
+async function follow(shardId: number, count: number): Promise<string[]> {
+  const lines: string[] = [];
+  const retries = new Set<string>();
+  let next = 1;
+  for await (const { index, kind, bytes, session } of host.watch(shardId, { fromIndex: next, bufferBytes: 4096 })) {
+    if (index !== next++) throw new Error(`entry ${index} where ${next - 1} comes next`);
+    const command = JSON.stringify(session);
+    if (kind !== 'command' || retries.has(command)) continue;
+    if (session !== undefined) retries.add(command);
+    if (lines.push(new TextDecoder().decode(bytes)) === count) break;
+  }
+  return lines;
+}
+
 async function obey(order: Order): Promise<unknown> {
   if (order.kind === 'write') return write(order.shardId, order.lines);
   if (order.kind === 'read') {
     await host.whenReady(order.shardId, PATIENCE);
     return host.read(order.shardId, order.query);
+  }
+  if (order.kind === 'follow') return follow(order.shardId, order.count);
+  if (order.kind === 'follow-to-the-end') {
+    follow(order.shardId, Number.POSITIVE_INFINITY).then(
+      () => events.push('the stream ended'),
+      (error: { code?: string }) => events.push(`stream ${error.code}`),
+    );
+    return undefined;
   }
   if (order.kind === 'close') {
     await host.close();

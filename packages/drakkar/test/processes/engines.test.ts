@@ -110,6 +110,8 @@ test('processes with one and two engines serve the same shards, and restarts wit
         const lines = (await host.ask({ kind: 'read', shardId, query: 'all' })) as string[];
         assert.deepEqual(new Set(lines), expected.get(shardId), `shard ${shardId} in round ${round}`);
         assert.equal(lines.length, expected.get(shardId)!.size);
+        // The change stream, from the beginning: what was applied, in the same order.
+        assert.deepEqual(await host.ask({ kind: 'follow', shardId, count: lines.length }), lines);
       }
     }
     // Host 3 began with two engines: what lives where stays so whatever it is started with.
@@ -127,12 +129,13 @@ test('a thread that dies takes its shards with it and nothing else', async () =>
   const { shards } = await hosts[1].ask({ kind: 'infos' });
   const doomed = shards.find((shard: { shardId: number }) => shard.shardId === 2).engine as number;
   assert.notEqual(doomed, shards[0].engine);
+  await hosts[1].ask({ kind: 'follow-to-the-end', shardId: 2 });
   // The state machine of shard 2 ends its thread behind an answer.
   await assert.rejects(async () => {
     for (;;) await hosts[1].ask({ kind: 'read', shardId: 2, query: 'die' });
   }, /ERR_ENGINE_FAILED|ERR_SHARD_FAILED/);
   const after = await hosts[1].ask({ kind: 'infos' });
-  assert.deepEqual(after.events, [`engine ${doomed} ERR_ENGINE_FAILED`]);
+  assert.deepEqual(after.events.sort(), [`engine ${doomed} ERR_ENGINE_FAILED`, 'stream ERR_ENGINE_FAILED']);
   for (const { engine, state } of after.shards) assert.equal(state, engine === doomed ? 'failed' : 'running');
   await hosts[1].ask({ kind: 'write', shardId: 1, lines: ['the other engine goes on'] });
   await hosts[0].ask({ kind: 'write', shardId: 2, lines: ['the other hosts go on'] });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createTcpTransport } from '../../src/transport/tcp.ts';
-import { SNAPSHOT_IDLE_MS } from '../../src/transport/limits.ts';
+import { SNAPSHOTS_MAX, SNAPSHOT_IDLE_MS } from '../../src/transport/limits.ts';
 import { MemoryHub } from '../../src/transport/memory.ts';
 import type { HostIdentity, SnapshotHeader } from '../../src/transport/transport.ts';
 import { TestPair, type TestHost } from './compliance.ts';
@@ -87,6 +87,27 @@ for (const [name, createPair] of [
     }
   });
 }
+
+test('tcp: beyond so many snapshots at once one is refused at its sender, until another has ended', async () => {
+  const pair = new TestPair(createTcpTransport);
+  const a = await pair.host('hosta');
+  const b = await pair.host('hostb');
+  const ends: (() => void)[] = [];
+  b.onSnapshot = () => new Promise((resolve) => ends.push(resolve));
+  const send = (): Promise<void> => a.transport.sendSnapshot('hostb:7000', HEADER, from(0), never);
+  const sending: Promise<void>[] = [];
+  while (sending.length < SNAPSHOTS_MAX) {
+    sending.push(send()); // not all at once: the receiver bounds those that have not said who they are
+    await pair.world.until(() => ends.length === sending.length);
+  }
+  await assert.rejects(pair.world.settle(send()), { code: 'ERR_LIMIT', retryable: true, outcome: 'not-applied' });
+  ends[0]();
+  await pair.world.settle(sending[0]);
+  const again = send();
+  await pair.world.until(() => ends.length === SNAPSHOTS_MAX + 1);
+  for (const end of ends) end();
+  await pair.world.settle(Promise.all([...sending, again]));
+});
 
 test('tcp: what is wanted from the middle must have been offered so', async () => {
   const pair = new TestPair(createTcpTransport);

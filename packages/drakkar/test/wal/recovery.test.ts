@@ -2,7 +2,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { systemError } from 'drakkar/testing';
+import type { FileSystem } from '../../src/env/env.ts';
+import { openWal } from '../../src/wal/wal.ts';
 import { BLOCK_TRUNCATES } from '../../src/wire/block.ts';
+import { SlabPool } from '../../src/wire/slab.ts';
 import { DIR, TestLog, describe, frameOf } from './support.ts';
 
 const PAGE = 4096;
@@ -472,6 +475,53 @@ test('a log of a newer format is refused as it is', async () => {
   });
   await assert.rejects(log.open(), { code: 'ERR_DIR_FORMAT' });
 });
+
+test('an opening that fails leaves no file open, whatever it failed at', async () => {
+  const log = new TestLog();
+  await log.open();
+  for (let i = 1; i <= 40; i++) await log.write({ firstIndex: i, payloadBytes: 8000 });
+  assert.ok(log.segments().length > 1);
+  log.machine.kill();
+  const whole = log.machine.disk.clone();
+  let failures = 0;
+  for (let failAt = 0, isOver = false; !isOver; failAt++) {
+    log.machine.disk.restore(whole);
+    const env = log.machine.boot();
+    let operations = 0;
+    log.machine.disk.fault = (_operation, path) => (operations++ === failAt ? systemError('EIO', path) : undefined);
+    const open = new Set<string>();
+    const opening = openWal({ env: { ...env, fs: counting(env.fs, open) }, dir: DIR, pool: new SlabPool() });
+    await log.machines.world.settle(
+      opening.then(
+        (wal) => {
+          isOver = true;
+          return wal.close();
+        },
+        () => failures++,
+      ),
+    );
+    assert.deepEqual([...open], [], `failed at operation ${failAt}`);
+  }
+  log.machine.disk.fault = () => undefined;
+  assert.ok(failures > 10, `${failures} openings failed`);
+});
+
+/** Notes which files are open. */
+function counting(fs: FileSystem, open: Set<string>): FileSystem {
+  const counted: FileSystem = Object.create(fs) as FileSystem;
+  counted.open = async (path, mode, options) => {
+    const file = await fs.open(path, mode, options);
+    const name = `${path} #${open.size}`;
+    open.add(name);
+    const close = file.close.bind(file);
+    file.close = () => {
+      open.delete(name);
+      return close();
+    };
+    return file;
+  };
+  return counted;
+}
 
 test('a segment that others may read is refused', async () => {
   const log = new TestLog();

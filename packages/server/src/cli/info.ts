@@ -1,7 +1,8 @@
 /** `drakkar info`: a running server as it tells of itself, or the directory of a stopped host. */
 import type { Command } from 'commander';
 import type { ShardInfo } from 'drakkar';
-import { describeDirectory, type DirectoryInfo } from 'drakkar/tools';
+import { describeDirectory, type DirectoryInfo, type LogsOptions } from 'drakkar/tools';
+import { WAL_DIR, whereOf } from './log-place.ts';
 import { answer, bytes, table, type Answer, type OutputFlags } from './output.ts';
 
 /** What `GET /status` of a server gives, as far as it is shown. */
@@ -21,9 +22,10 @@ export function addInfo(program: Command): void {
     .command('info')
     .description('a running server (its URL), or the directory of a stopped host or a copy of one')
     .argument('<url or dir>')
+    .option('--wal-dir <dir>', WAL_DIR)
     .option('--json', 'as JSON')
-    .action((target: string, flags: OutputFlags) =>
-      answer(flags, () => (/^https?:\/\//.test(target) ? ofServer(target) : ofDirectory(target))),
+    .action((target: string, flags: OutputFlags & { readonly walDir?: string }) =>
+      answer(flags, () => (/^https?:\/\//.test(target) ? ofServer(target) : ofDirectory(whereOf(target, flags)))),
     );
 }
 
@@ -64,8 +66,8 @@ async function ofServer(url: string): Promise<Answer> {
   return { ok: status.failure === undefined && status.shards.every(isFine), value: status, lines };
 }
 
-async function ofDirectory(dir: string): Promise<Answer> {
-  const info = await describeDirectory({ dir });
+async function ofDirectory(where: LogsOptions): Promise<Answer> {
+  const info = await describeDirectory(where);
   return { ok: info.ok, value: info, lines: [...ownerLines(info), ...logLines(info)] };
 }
 
@@ -74,7 +76,7 @@ function ownerLines({ dir, owner, ownerProblem }: DirectoryInfo): string[] {
   if (owner === undefined) return [`${dir}: a log, no host's directory`];
   const rolledBack = owner.isRolledBack ? ', ROLLED BACK: of no use any more' : '';
   return [
-    `${dir}: host ${owner.hostId} at ${owner.raftAddress}, deployment ${owner.deploymentId}, started ${owner.startCounter} times${rolledBack}`,
+    `${dir}: host ${owner.hostId} at ${owner.raftAddress}, deployment ${owner.deploymentId}, started ${owner.startCounter} times${owner.walDir === undefined ? '' : `, log in ${owner.walDir}`}${rolledBack}`,
   ];
 }
 

@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { exportStopped, importSnapshot, verifySnapshot, type ExportedSnapshot } from 'drakkar/tools';
 import { httpUrl, id, members } from './arguments.ts';
+import { WAL_DIR, whereOf } from './log-place.ts';
 import { addGuide } from './guide.ts';
 import { answer, bytes, type Answer, type OutputFlags } from './output.ts';
 
@@ -9,11 +10,13 @@ interface ExportFlags extends OutputFlags {
   readonly shard: number;
   readonly url?: string;
   readonly dir?: string;
+  readonly walDir?: string;
   readonly to?: string;
 }
 
 interface ImportFlags extends OutputFlags {
   readonly dir: string;
+  readonly walDir?: string;
   readonly replicaId: number;
   readonly members: Record<number, string>;
   readonly raftAddress?: string;
@@ -46,6 +49,7 @@ export function addSnapshot(program: Command): void {
     .requiredOption('--shard <id>', 'which shard', id)
     .option('--url <url>', 'of the server', httpUrl)
     .option('--dir <dir>', 'directory of the stopped host')
+    .option('--wal-dir <dir>', WAL_DIR)
     .option('--to <export>', 'directory to make, empty or missing')
     .option('--json', 'as JSON')
     .action((flags: ExportFlags) => {
@@ -61,6 +65,7 @@ export function addSnapshot(program: Command): void {
     )
     .argument('<export>', 'directory that an export made; the same on every host')
     .requiredOption('--dir <dir>', "this host's directory; made when missing")
+    .option('--wal-dir <dir>', 'as the host is started with; default: where its log was at the last start')
     .requiredOption('--replica-id <id>', "this host's replica, one of the members", id)
     .requiredOption(
       '--members <list>',
@@ -75,7 +80,7 @@ export function addSnapshot(program: Command): void {
   addGuide(snapshot);
 }
 
-async function exportFrom({ url, dir, to, shard }: ExportFlags): Promise<Answer> {
+async function exportFrom({ url, dir, to, shard, ...flags }: ExportFlags): Promise<Answer> {
   if (url !== undefined) {
     const target = new URL(`/export?shard=${shard}&timeoutMs=${TIMEOUT_MS}`, url);
     const response = await fetch(target, { method: 'POST', signal: AbortSignal.timeout(TIMEOUT_MS + 5000) });
@@ -87,13 +92,13 @@ async function exportFrom({ url, dir, to, shard }: ExportFlags): Promise<Answer>
       lines: [`shard ${shard} at ${body.index} in ${body.dir} on the server's machine`],
     };
   }
-  const exported = await exportStopped({ dir: dir!, shardId: shard, to: to! });
+  const exported = await exportStopped({ ...whereOf(dir!, flags), shardId: shard, to: to! });
   return { ok: true, value: { ok: true, dir: to, ...exported }, lines: linesOf(to!, exported) };
 }
 
 async function importFrom(from: string, flags: ImportFlags): Promise<Answer> {
   const { dir, replicaId, deploymentId, raftAddress } = flags;
-  const common = { dir, from, replicaId, deploymentId, members: flags.members };
+  const common = { ...whereOf(dir, flags), from, replicaId, deploymentId, members: flags.members };
   if (flags.yes !== true) {
     const exported = await verifySnapshot({ dir: from });
     const lines = [

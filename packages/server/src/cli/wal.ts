@@ -3,9 +3,14 @@ import type { Command } from 'commander';
 import { dumpLog, verifyLog, type LogItem } from 'drakkar/tools';
 import { id } from './arguments.ts';
 import { logLines } from './info.ts';
+import { WAL_DIR, whereOf } from './log-place.ts';
 import { answer, guard, write, type OutputFlags } from './output.ts';
 
-interface DumpFlags extends OutputFlags {
+interface LogFlags extends OutputFlags {
+  readonly walDir?: string;
+}
+
+interface DumpFlags extends LogFlags {
   readonly shard?: number;
   readonly entries?: boolean;
   readonly data?: boolean;
@@ -19,11 +24,12 @@ export function addWal(program: Command): void {
     .command('verify')
     .description('reads everything; exit code 1 when anything is damaged')
     .argument('<dir>', DIR)
+    .option('--wal-dir <dir>', WAL_DIR)
     .option('--no-images', 'leaves out the snapshot images')
     .option('--json', 'as JSON')
-    .action((dir: string, flags: OutputFlags & { readonly images: boolean }) =>
+    .action((dir: string, flags: LogFlags & { readonly images: boolean }) =>
       answer(flags, async () => {
-        const report = await verifyLog({ dir, images: flags.images });
+        const report = await verifyLog({ ...whereOf(dir, flags), images: flags.images });
         const lines = [...logLines(report), report.ok ? 'all is well' : 'DAMAGED: see above; delete nothing'];
         return { ok: report.ok, value: report, lines };
       }),
@@ -32,6 +38,7 @@ export function addWal(program: Command): void {
     .command('dump')
     .description('shows what stands in the log, in the order it was written')
     .argument('<dir>', DIR)
+    .option('--wal-dir <dir>', WAL_DIR)
     .option('--shard <id>', 'only of this shard', id)
     .option('--entries', 'each entry on a line of its own')
     .option('--data', 'with the commands as base64')
@@ -42,7 +49,12 @@ export function addWal(program: Command): void {
 async function dump(dir: string, flags: DumpFlags): Promise<void> {
   const { shard, data = false } = flags;
   const entries = flags.entries === true || data;
-  for await (const item of dumpLog({ dir, entries, data, ...(shard === undefined ? {} : { shardId: shard }) })) {
+  for await (const item of dumpLog({
+    ...whereOf(dir, flags),
+    entries,
+    data,
+    ...(shard === undefined ? {} : { shardId: shard }),
+  })) {
     if (item.kind === 'damage') process.exitCode = 1;
     await write(flags.json === true ? JSON.stringify(item) : lineOf(item));
   }

@@ -15,6 +15,8 @@ export class Process implements Clock, Scheduler {
   hasRun = false;
   private hasEnded = false;
   private isStopped = false;
+  /** Raised when it is stopped and when it goes on: odd while it stands still. */
+  standstills = 0;
   private backlog: (() => void)[] = [];
   /** Milliseconds of its clock per virtual millisecond. */
   private rate = 1;
@@ -83,6 +85,7 @@ export class Process implements Clock, Scheduler {
 
   /** SIGSTOP. */
   stop(): void {
+    if (!this.isStopped) this.standstills++;
     this.isStopped = true;
   }
 
@@ -90,6 +93,7 @@ export class Process implements Clock, Scheduler {
   continue(): void {
     if (!this.isStopped) return;
     this.isStopped = false;
+    this.standstills++;
     for (const task of this.backlog.splice(0)) this.enter(0, task);
   }
 
