@@ -30,7 +30,7 @@ const SIDE_MAY_IMPORT: ReadonlySet<string> = new Set([
   'tools/import.ts',
   'transport/security.ts',
   'wal/logdb.ts',
-  'wal/wal.ts',
+  'wal/open.ts',
 ]);
 /** Compliance suites are for plug-ins of the ground floors: they see these, and worlds to run them in. */
 const COMPLIANCE = 'compliance';

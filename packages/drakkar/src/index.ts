@@ -72,7 +72,7 @@ export type {
 } from './env/env.ts';
 export type { StateMachineModule, StateMachineSource } from './machine-module.ts';
 export type { LogDb, LogSink, RecoveredShard, ReplicaPin, ShardState } from './wal/logdb.ts';
-export { openWal, type WalOptions } from './wal/wal.ts';
+export { openWal, type WalOptions } from './wal/open.ts';
 export type {
   HostIdentity,
   ImageFrom,

@@ -28,7 +28,7 @@ import type { EngineReport } from './threads/protocol.ts';
 import type { TransportSecurity } from './transport/security.ts';
 import { createTcpTransport } from './transport/tcp.ts';
 import type { Transport } from './transport/transport.ts';
-import { openWal } from './wal/wal.ts';
+import { openWal } from './wal/open.ts';
 import { SlabPool } from './wire/slab.ts';
 
 export interface EngineContext {

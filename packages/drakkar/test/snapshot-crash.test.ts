@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { NodeHost } from 'drakkar';
 import { MemoryMachines, type Keep, type MemoryDisk } from 'drakkar/testing';
-import { openWal } from '../src/wal/wal.ts';
+import { openWal } from '../src/wal/open.ts';
 import { Journal, SEGMENT_BYTES, TestCluster, engineOf } from './support.ts';
 
 const REPLICA = { electionRtt: 11, compactionOverhead: 0, snapshotBlockBytes: 256 };

@@ -12,7 +12,7 @@ import { MemoryMachines, type MemoryMachine } from 'drakkar/testing';
 import type { Engine } from '../src/engine/engine.ts';
 import type { Replica } from '../src/engine/replica.ts';
 import { enginesOf } from '../src/inspect.ts';
-import { openWal } from '../src/wal/wal.ts';
+import { openWal } from '../src/wal/open.ts';
 
 export const text = (value: string): Uint8Array => new TextEncoder().encode(value);
 const untext = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);

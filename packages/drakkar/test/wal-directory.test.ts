@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { DrakkarError, NodeHost, type ErrorCode, type NodeHostOptions } from 'drakkar';
 import { MemoryMachines, type MemoryDisk } from 'drakkar/testing';
 import { describeDirectory, dumpLog, exportStopped, importSnapshot, verifyLog } from 'drakkar/tools';
-import { openWal } from '../src/wal/wal.ts';
+import { openWal } from '../src/wal/open.ts';
 import { SEGMENT_BYTES, TestCluster } from './support.ts';
 
 const WITH = { walDir: 'log' };

@@ -280,7 +280,7 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     name: 'tail-is-trusted-after-a-failed-flush',
-    file: 'wal/wal.ts',
+    file: 'wal/open.ts',
     from: '  if (tail !== undefined) await rewrite(tail.segment, tail.offset, tail.sizeBytes);\n',
     to: '',
     faults: ['write-error', 'power-loss', 'crash', 'cluster-power-loss'],

@@ -7,7 +7,7 @@ import { replicasOf } from '../inspect.ts';
 import { NodeHost } from '../nodehost.ts';
 import { MemoryMachines } from '../testing.ts';
 import { importSnapshot } from '../tools/import.ts';
-import { openWal } from '../wal/wal.ts';
+import { openWal } from '../wal/open.ts';
 import { simpleCodec } from './codec.ts';
 import { describe, type SimHost } from './host.ts';
 import type { AnyStateMachine } from '../rsm/state-machine.ts';

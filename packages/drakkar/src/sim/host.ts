@@ -15,7 +15,7 @@ import type { TlsOptions } from '../transport/security.ts';
 import { createTcpTransport } from '../transport/tcp.ts';
 import type { SnapshotHeader } from '../transport/transport.ts';
 import type { Slab } from '../wire/slab.ts';
-import { openWal } from '../wal/wal.ts';
+import { openWal } from '../wal/open.ts';
 import { SIMPLE, simpleCodec } from './codec.ts';
 import { damagesFiles } from './faults.ts';
 import type { Dice } from './dice.ts';

@@ -7,7 +7,7 @@ import { DrakkarError } from '../errors.ts';
 import { replicasOf, type ReplicaView } from '../inspect.ts';
 import { NodeHost } from '../nodehost.ts';
 import { MemoryMachines, type MemoryDisk } from '../testing.ts';
-import { openWal } from '../wal/wal.ts';
+import { openWal } from '../wal/open.ts';
 import { simpleCodec } from './codec.ts';
 import { DAMAGE_CODES, DATA_DIR, describe, type SimHost } from './host.ts';
 import { watchMachine } from './machine.ts';

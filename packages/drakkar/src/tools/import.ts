@@ -25,7 +25,7 @@ import { exportedPayload, verifyExport, type ExportedSnapshot } from '../rsm/exp
 import { Snapshotter } from '../rsm/snapshotter.ts';
 import { isHostId } from '../transport/target.ts';
 import type { LogDb, ShardState } from '../wal/logdb.ts';
-import { openWal } from '../wal/wal.ts';
+import { openWal } from '../wal/open.ts';
 import { encodeMembership, type Membership } from '../wire/membership.ts';
 import { SlabPool } from '../wire/slab.ts';
 import { envOf, type ToolOptions } from './tool-env.ts';

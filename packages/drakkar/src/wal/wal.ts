@@ -5,49 +5,28 @@
 import { DrakkarError } from '../errors.ts';
 import type { Env, Timer } from '../env/env.ts';
 import type { BlockPlace, BlockRef } from '../wire/block-ref.ts';
-import { blockCount, blockFirstIndex, blockLengthBytes, blockShardId } from '../wire/block.ts';
-import { FRAME_HEADER_BYTES, FRAME_HEADER_WORDS, FrameType, frameCount, frameType, sealFrame } from '../wire/frame.ts';
-import { FIRST_FORMATS, type FormatRange } from '../wire/formats.ts';
-import { Slab, type SlabPool } from '../wire/slab.ts';
+import { FRAME_HEADER_BYTES, FRAME_HEADER_WORDS, FrameType, sealFrame } from '../wire/frame.ts';
+import type { FormatRange } from '../wire/formats.ts';
+import { Slab } from '../wire/slab.ts';
 import { Compaction } from './compaction.ts';
 import { FrameReader } from './frame-reader.ts';
 import {
   GROUP_HEADER_BYTES,
   GROUP_MAX_BYTES,
   PAGE_BYTES,
-  SEGMENT_BYTES,
   pagesUp,
   sealGroup,
   writeSegmentHeader,
   type LogEnd,
 } from './layout.ts';
 import type { LogDb, LogSink, RecoveredShard, ShardState } from './logdb.ts';
-import {
-  RECORD_REMOVED,
-  RECORD_RESETS_LOG,
-  recordBytes,
-  recordFlags,
-  recordLengthBytes,
-  recordShardId,
-  writeRecord,
-} from './records.ts';
-import { Replay } from './replay.ts';
-import { scanSegments } from './scan.ts';
-import { Segment, SegmentFiles, rewrite, writeAll } from './segments.ts';
+import { RECORD_REMOVED, RECORD_RESETS_LOG, recordBytes, writeRecord } from './records.ts';
+import { Segment, SegmentFiles, writeAll } from './segments.ts';
+import { Staging, type PendingFrame } from './staging.ts';
 
 /** Bytes that may wait; the engine stops far below. */
 export const PENDING_BYTES_MAX = 256 * 1024 * 1024;
 const FULL_RETRY_MS = 500;
-
-export interface WalOptions {
-  readonly env: Env;
-  readonly dir: string;
-  readonly pool: SlabPool;
-  /** Default 64 MiB. A multiple of 4096; at least 16 pages. */
-  readonly segmentBytes?: number;
-  /** What may be read, and what may be written at the moment. Default: what a new directory may hold. */
-  readonly formats?: FormatRange;
-}
 
 export interface WalCounters extends Record<string, number> {
   groups: number;
@@ -60,54 +39,6 @@ export interface WalCounters extends Record<string, number> {
   segmentsFreed: number;
   blocksMoved: number;
   statesMoved: number;
-}
-
-/** A frame that waits to be written. */
-interface PendingFrame {
-  readonly slab: Slab;
-  readonly offset: number;
-  readonly lengthBytes: number;
-  /** Written by the log for itself: told to `done`, not to the sink. */
-  readonly done: ((segment: Segment, frameOffset: number) => void) | undefined;
-  /** The newest state of a shard, for state frames. */
-  readonly state: ShardState | undefined;
-}
-
-/** Opens the log in `dir`: reads what is there, and begins a new segment behind it. A damaged one is only read. */
-export async function openWal(options: WalOptions): Promise<Wal> {
-  const { env, dir } = options;
-  const files = new SegmentFiles(env, dir, options.segmentBytes ?? SEGMENT_BYTES);
-  await env.fs.makeDirectory(dir);
-  const segments: Segment[] = [];
-  try {
-    await files.openAll(segments);
-    return await beginWal(options, files, segments);
-  } catch (error) {
-    for (const { file } of segments) await file.close().catch(() => {});
-    throw error;
-  }
-}
-
-async function beginWal(options: WalOptions, files: SegmentFiles, segments: Segment[]): Promise<Wal> {
-  const { env, pool, formats = FIRST_FORMATS } = options;
-  const replay = new Replay();
-  const { end, damage, unborn, tail } = await scanSegments(segments, replay.visit, formats.newest);
-  if (damage !== undefined) {
-    // Left as it is: a new segment would name the shortened end as the right one, and the next opening would find nothing wrong.
-    const { recovered, stateEpochs } = replay.finish(damage);
-    return new Wal(env, files, segments, recovered, stateEpochs, end, damage, pool, formats);
-  }
-  if (unborn !== undefined) {
-    segments.pop();
-    await files.recycle(unborn);
-  }
-  if (tail !== undefined) await rewrite(tail.segment, tail.offset, tail.sizeBytes);
-  const last = segments[segments.length - 1];
-  if (last !== undefined) await rewrite(last, 0, PAGE_BYTES);
-  const { recovered, stateEpochs } = replay.finish(undefined);
-  const wal = new Wal(env, files, segments, recovered, stateEpochs, end, undefined, pool, formats);
-  await wal.begin();
-  return wal;
 }
 
 export class Wal implements LogDb {
@@ -150,9 +81,7 @@ export class Wal implements LogDb {
   private readonly groupMaxBytes: number;
   private isWriting = false;
   private writeStarted = 0;
-  /** Where a group is put together; its memory is such that it goes to the disk as it is. */
-  private staging: Slab;
-  private stagedBytes = 0;
+  private readonly staging: Staging;
   private failure: DrakkarError | undefined;
   private isClosing = false;
   private retryTimer: Timer | undefined;
@@ -168,14 +97,13 @@ export class Wal implements LogDb {
     stateEpochs: ReadonlyMap<number, number>,
     end: LogEnd,
     damage: DrakkarError | undefined,
-    _pool: SlabPool,
     formats: FormatRange,
   ) {
     this.env = env;
     this.formats = formats;
     this.files = files;
     this.groupMaxBytes = Math.min(GROUP_MAX_BYTES, files.segmentBytes >>> 2);
-    this.staging = this.makeStaging(GROUP_HEADER_BYTES + this.groupMaxBytes + PAGE_BYTES);
+    this.staging = new Staging(env.fs, this.groupMaxBytes);
     this.segments = segments;
     this.recovered = recovered;
     for (const [shardId, epoch] of stateEpochs)
@@ -244,8 +172,9 @@ export class Wal implements LogDb {
   flush(): void {
     if (this.isWriting || this.pending.length === 0 || this.isFull || this.failure !== undefined) return;
     this.isWriting = true;
-    this.stageGroup(this.chooseGroup());
-    if (this.current.offset + pagesUp(this.stagedBytes) > this.files.segmentBytes) this.rollAndWrite();
+    const bytes = this.chooseGroup();
+    this.staging.fill(this.writing, bytes);
+    if (this.current.offset + pagesUp(this.staging.lengthBytes) > this.files.segmentBytes) this.rollAndWrite();
     else this.writeStaged();
   }
 
@@ -335,31 +264,10 @@ export class Wal implements LogDb {
     return segment !== undefined && segment.offset - PAGE_BYTES > (segment.groups * this.groupMaxBytes) / 2;
   }
 
-  private makeStaging(sizeBytes: number): Slab {
-    return new Slab(sizeBytes, undefined, this.env.fs.allocate(sizeBytes));
-  }
-
-  /** Copies what was chosen to where it is written from. */
-  private stageGroup(bytes: number): void {
-    const lengthBytes = GROUP_HEADER_BYTES + bytes;
-    const padded = pagesUp(lengthBytes);
-    if (padded > this.staging.sizeBytes) this.staging = this.makeStaging(padded);
-    const { u8 } = this.staging;
-    let at = GROUP_HEADER_BYTES;
-    for (const frame of this.writing) {
-      u8.set(frame.slab.u8.subarray(frame.offset, frame.offset + frame.lengthBytes), at);
-      frame.slab.release();
-      at += frame.lengthBytes;
-    }
-    u8.fill(0, lengthBytes, padded);
-    this.stagedBytes = lengthBytes;
-  }
-
   private writeStaged(): void {
     const segment = this.current;
-    const lengthBytes = this.stagedBytes;
+    const { u8, u32, lengthBytes } = this.staging;
     const padded = pagesUp(lengthBytes);
-    const { u8, u32 } = this.staging;
     const groupNumber = this.end.groupNumber + 1;
     const checksum = sealGroup(u8, u32, 0, {
       epoch: segment.epoch,
@@ -397,7 +305,7 @@ export class Wal implements LogDb {
       const frame = writing[i];
       this.pendingBytes -= frame.lengthBytes;
       if (frame.state !== undefined) this.states.set(frame.state.shardId, { state: frame.state, epoch: segment.epoch });
-      if (frame.done === undefined) this.tellSink(segment, at, start + at);
+      if (frame.done === undefined) this.staging.tell(this.sink, segment, at, start + at);
       else frame.done(segment, start + at);
       at += frame.lengthBytes;
     }
@@ -412,39 +320,9 @@ export class Wal implements LogDb {
     const { counters } = this;
     counters.groups++;
     counters.frames += this.writing.length;
-    counters.bytes += this.stagedBytes;
+    counters.bytes += this.staging.lengthBytes;
     counters.lastWriteMs = this.env.clock.nowMs() - this.writeStarted;
     counters.writeMs += counters.lastWriteMs;
-  }
-
-  /** Walks the frame at `at` of the staging bytes, which stands at `frameOffset` of the segment. */
-  private tellSink(segment: Segment, at: number, frameOffset: number): void {
-    const { u32 } = this.staging;
-    const word = at >>> 2;
-    const frameBytes = u32[word];
-    let w = word + FRAME_HEADER_WORDS;
-    if (frameType(u32, word) === FrameType.Records) {
-      const end = (at + frameBytes) >>> 2;
-      for (; w < end; w += recordLengthBytes(u32, w) >>> 2) {
-        if ((recordFlags(u32, w) & RECORD_REMOVED) === 0) this.sink?.stateDurable(recordShardId(u32, w));
-      }
-      return;
-    }
-    for (let left = frameCount(u32, word); left > 0; left--) {
-      const shardId = blockShardId(u32, w);
-      segment.blockShards.add(shardId);
-      const blockOffset = (w - word) << 2;
-      const place: BlockPlace = {
-        segmentEpoch: segment.epoch,
-        frameOffset,
-        frameBytes,
-        blockOffset,
-        orderEpoch: segment.epoch,
-        orderOffset: frameOffset + blockOffset,
-      };
-      this.sink?.blockDurable(shardId, place, blockFirstIndex(u32, w), blockCount(u32, w));
-      w += blockLengthBytes(u32, w) >>> 2;
-    }
   }
 
   private fail(error: DrakkarError): void {

@@ -5,7 +5,7 @@ import { DrakkarError, NodeHost, type Env, type ErrorCode } from 'drakkar';
 import { MemoryMachines, type MemoryDisk } from 'drakkar/testing';
 import { describeDirectory, importSnapshot, verifyLog, verifySnapshot, type ImportOptions } from 'drakkar/tools';
 import { SIMPLE, simpleCodec } from '../../src/sim/codec.ts';
-import { openWal } from '../../src/wal/wal.ts';
+import { openWal } from '../../src/wal/open.ts';
 import { Journal, TestCluster, text } from '../support.ts';
 import { TestLog } from '../wal/support.ts';
 import { BACKUP, DATA, copyDirectory, importInto, logDb, loseMajority } from './support.ts';

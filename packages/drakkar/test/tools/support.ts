@@ -2,7 +2,7 @@
 import type { Env } from 'drakkar';
 import { importSnapshot, type ImportOptions, type ImportedShard } from 'drakkar/tools';
 import { readFileChunks, writeFileChunks } from '../../src/rsm/image-file.ts';
-import { openWal } from '../../src/wal/wal.ts';
+import { openWal } from '../../src/wal/open.ts';
 import { SEGMENT_BYTES, TestCluster } from '../support.ts';
 
 export const BACKUP = 'backup';

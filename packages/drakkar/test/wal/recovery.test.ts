@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { systemError } from 'drakkar/testing';
 import type { FileSystem } from '../../src/env/env.ts';
-import { openWal } from '../../src/wal/wal.ts';
+import { openWal } from '../../src/wal/open.ts';
 import { BLOCK_TRUNCATES } from '../../src/wire/block.ts';
 import { SlabPool } from '../../src/wire/slab.ts';
 import { DIR, TestLog, describe, frameOf } from './support.ts';

@@ -5,7 +5,8 @@ import { frameOf as sealedFrame, stateOf, type BlockSpec } from '../../src/compl
 import { BlockRef, type BlockPlace } from '../../src/wire/block-ref.ts';
 import { SlabPool, type Slab } from '../../src/wire/slab.ts';
 import type { LogSink, RecoveredShard, ShardState } from '../../src/wal/logdb.ts';
-import { openWal, type Wal } from '../../src/wal/wal.ts';
+import { openWal } from '../../src/wal/open.ts';
+import type { Wal } from '../../src/wal/wal.ts';
 
 export { stateOf, type BlockSpec };
 
