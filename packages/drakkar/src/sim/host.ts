@@ -7,7 +7,7 @@ import type { ReplicaOptions } from '../config.ts';
 import type { Env, Logger, Random } from '../env/env.ts';
 import { DrakkarError } from '../errors.ts';
 import type { HostEventMap } from '../events.ts';
-import { FORMAT_NEWEST, FORMAT_REHEARSAL, enginesOf, formatsOf, type MemberRole } from '../inspect.ts';
+import { FORMAT_NEWEST, FORMAT_REHEARSAL, enginesOf, formatsOf } from '../inspect.ts';
 import { NodeHost } from '../nodehost.ts';
 import type { AnyStateMachine } from '../rsm/state-machine.ts';
 import type { Keep, MemoryDisk, MemoryMachine, SimulatedAuthority } from '../testing.ts';
@@ -16,11 +16,13 @@ import { createTcpTransport } from '../transport/tcp.ts';
 import type { SnapshotHeader } from '../transport/transport.ts';
 import type { Slab } from '../wire/slab.ts';
 import { openWal } from '../wal/open.ts';
-import { SIMPLE, simpleCodec } from './codec.ts';
+import { simpleCodec } from './codec.ts';
 import { damagesFiles } from './faults.ts';
 import type { Dice } from './dice.ts';
+import { replicaOptionsOf, snapshotBoundsOf, type Placement } from './host-options.ts';
 import { watchLog, type StateWatcher } from './log.ts';
 import type { Plan } from './plan.ts';
+import { DAMAGE_CODES, isPassing } from './refusals.ts';
 import { Disturbance, watchTransport } from './transport.ts';
 import { Violation } from './violation.ts';
 import type { MachinePlace } from './workload.ts';
@@ -52,35 +54,8 @@ export interface HostOwner {
   after(delayMs: number, task: () => void): void;
 }
 
-/** Refusals that a damaged disk explains. */
-export const DAMAGE_CODES: ReadonlySet<string> = new Set([
-  'ERR_LOG_CORRUPT',
-  'ERR_DIR_CORRUPT',
-  'ERR_DIR_FORMAT',
-  'ERR_SNAPSHOT_CORRUPT',
-  'ERR_SHARD_NOT_BOOTSTRAPPED',
-  'ERR_STATE_MACHINE_INDEX',
-]);
-/** Refusals that pass: the disk is full or fails now, and will not for ever. */
-const PASSING_CODES: ReadonlySet<string> = new Set(['ERR_DISK_FULL', 'ERR_DISK_FAILED', 'ERR_ENGINE_FAILED']);
 /** The state machines of a host, for its threads. */
 const MACHINES = 'sim:machines';
-
-/** Also where the disk refuses a state machine that keeps its state there. */
-function isPassing(error: DrakkarError): boolean {
-  if (error.code !== 'ERR_STATE_MACHINE') return PASSING_CODES.has(error.code);
-  const { code } = (error.cause ?? {}) as { code?: unknown };
-  return typeof code === 'string' && /^E[A-Z]+$/.test(code);
-}
-
-/** A replica that a host is told to run. */
-export interface Placement {
-  readonly replicaId: number;
-  readonly members: Readonly<Record<number, string>> | 'join';
-  readonly witness: boolean;
-  /** What it is to be added as. */
-  readonly role?: MemberRole;
-}
 
 export class SimHost {
   readonly id: number;
@@ -110,11 +85,11 @@ export class SimHost {
   isQuarantined = false;
   /** The newest write to the log that was finished, or failed. */
   readonly lastLogWrites: LastLogWrites = new Map();
-  /** Copies of the disk, oldest first, as the ends of processes left it. */
   /** What it runs, by shard; lasts over its processes. */
   readonly placements: Map<number, Placement> = new Map();
   /** Removed replicas whose data is still here. */
   private readonly leftovers = new Map<number, number>();
+  /** Copies of the disk, oldest first, as the ends of processes left it. */
   readonly backups: { readonly startCounter: number; readonly disk: MemoryDisk }[] = [];
   private readonly owner: HostOwner;
   private readonly dice: Dice;
@@ -160,26 +135,8 @@ export class SimHost {
     return this.owner.plan;
   }
 
-  /** As every host of the run starts its replica of the shard. */
   replicaOptions(shardId: number): ReplicaOptions {
-    const { plan } = this.owner;
-    const { replicaId, members, witness } = this.placements.get(shardId)!;
-    return {
-      shardId,
-      replicaId,
-      // Named at every start, as most programs do.
-      ...(this.isWithoutMembers ? {} : { members }),
-      ...(witness ? { witness } : {}),
-      electionRtt: plan.electionRtt,
-      heartbeatRtt: plan.heartbeatRtt,
-      snapshotEntries: plan.snapshotEntries,
-      compactionOverhead: plan.compactionOverhead,
-      snapshotCompression: plan.compressesSnapshots ? SIMPLE : 'none',
-      snapshotBlockBytes: plan.snapshotBlockBytes,
-      preVote: plan.preVote,
-      ...(plan.maxInMemoryLogBytes === 0 ? {} : { maxInMemoryLogBytes: plan.maxInMemoryLogBytes }),
-      quiesce: plan.quiesce,
-    };
+    return replicaOptionsOf(this.owner.plan, shardId, this.placements.get(shardId)!, !this.isWithoutMembers);
   }
 
   placeOf(shardId: number, env: Env): MachinePlace {
@@ -233,15 +190,8 @@ export class SimHost {
       env,
       newestFormat: this.isNewRelease ? FORMAT_REHEARSAL : FORMAT_NEWEST,
       ...(plan.connectionAgeMs === 0 ? {} : { tls: this.tls() }),
-      ...(plan.snapshotSendBytesPerSecond === 0
-        ? {}
-        : { maxSnapshotSendBytesPerSecond: plan.snapshotSendBytesPerSecond }),
-      ...(plan.snapshotReceiveBytesPerSecond === 0
-        ? {}
-        : { maxSnapshotReceiveBytesPerSecond: plan.snapshotReceiveBytesPerSecond }),
+      ...snapshotBoundsOf(plan),
       snapshotCodecs: [simpleCodec((name) => this.owner.count(name))],
-      maxSnapshotSends: plan.maxSnapshotSends,
-      maxSnapshotReceives: plan.maxSnapshotReceives,
       logDb: async (context) =>
         watchLog(await openWal({ ...context, segmentBytes: plan.segmentBytes }), this.owner.watcherOf(this)),
       transport: (context) =>

@@ -1,52 +1,16 @@
 /**
- * Looks at every replica after every step, and at every message that leaves, and holds what it sees against the truth of the shard. Sees
- * replicas through `inspect.ts` and changes nothing.
+ * Looks at every replica after every step, and holds what it sees against the truth of the shard; `frames.ts` does so with what leaves.
+ * Sees replicas through `inspect.ts` and changes nothing.
  */
-import {
-  FORMAT_NEWEST,
-  MessageType,
-  forEachReplica,
-  formatsOf,
-  frameFormat,
-  imageOf,
-  memberIds,
-  readFrame,
-  replicaOf,
-  type BlockHeader,
-  type Membership,
-  type Message,
-  type ReplicaView,
-} from '../inspect.ts';
-import type { NodeHost } from '../nodehost.ts';
-import type { SnapshotHeader } from '../transport/transport.ts';
-import type { Slab } from '../wire/slab.ts';
+import { forEachReplica, imageOf, memberIds, type Membership, type ReplicaView } from '../inspect.ts';
+import { FrameChecks, type DurableState, type DurableStates } from './frames.ts';
+import { viewOf, type ObservedHost } from './observed.ts';
 import type { Trace } from './trace.ts';
 import { ShardTruth } from './truth.ts';
 import { holds } from './violation.ts';
 
-/** A host as far as it is observed. */
-export interface ObservedHost {
-  readonly id: number;
-  readonly name: string;
-  readonly address: string;
-  /** Set while its process runs. */
-  readonly host: NodeHost | undefined;
-  /** Whether its process did anything since the last question. */
-  takeRun(): boolean;
-  /** Its disk was damaged for good: it need not come back, but if it does nothing is missing. */
-  readonly isDamaged: boolean;
-  /** Its disk was lost or rolled back: it forgot what it had promised, and its peers must refuse it. */
-  readonly isForgetful: boolean;
-  /** What it is told to run, by shard. */
-  readonly placements: ReadonlyMap<number, { readonly replicaId: number }>;
-}
-
-/** Durable term and vote, and the log they stand beside. */
-export interface Promised {
-  readonly term: number;
-  readonly vote: number;
-  /** Of the newest record of a snapshot. */
-  readonly snapshotIndex: number;
+/** What is durable, and the log it stands beside. */
+export interface Promised extends DurableState {
   readonly view: ReplicaView;
 }
 
@@ -74,9 +38,9 @@ export class Observer {
   readonly truths: Map<number, ShardTruth> = new Map();
   private readonly seen = new Map<string, Seen>();
   /** Term, vote and snapshot that are on the disk for certain. */
-  private readonly durable = new Map<string, Omit<Promised, 'view'>>();
+  private readonly durable: DurableStates = new Map();
+  readonly frames: FrameChecks;
   private readonly hosts: readonly ObservedHost[];
-  private readonly byAddress: ReadonlyMap<string, ObservedHost>;
   private readonly trace: Trace;
   private readonly count: (name: string) => void;
 
@@ -87,10 +51,10 @@ export class Observer {
     count: (name: string) => void,
   ) {
     this.hosts = hosts;
-    this.byAddress = new Map(hosts.map((host) => [host.address, host]));
     this.trace = trace;
     this.count = count;
     for (const shardId of shardIds) this.truths.set(shardId, new ShardTruth(shardId));
+    this.frames = new FrameChecks(hosts, this.truths, this.durable, trace, count);
   }
 
   /** After every event, at whom it concerned. */
@@ -297,43 +261,9 @@ export class Observer {
 
   /** What `owner` has promised of a shard up to now: whatever happens to it, this must be there again. */
   promiseOf(owner: ObservedHost, shardId: number): Promised | undefined {
-    const view = this.viewOf(owner, shardId) ?? this.lastViewOf(owner, shardId);
+    const view = viewOf(owner, shardId) ?? this.lastViewOf(owner, shardId);
     const state = view === undefined ? undefined : this.durable.get(`${shardId}/${view.replicaId}`);
     return state === undefined || view === undefined ? undefined : { ...state, view };
-  }
-
-  /** A frame leaves `owner`: nothing in it may promise what is not durable (fault F12). */
-  onSend(owner: ObservedHost, address: string, slab: Slab, offset: number, lengthBytes: number): void {
-    this.trace.note(owner.name, 'sends to', address, lengthBytes, slab.u32[(offset >>> 2) + 1]);
-    this.checkFormat(owner, address, frameFormat(slab.u32, offset >>> 2));
-    readFrame(
-      slab.u32,
-      offset,
-      lengthBytes,
-      (message) => this.checkMessage(owner, message),
-      (block) => this.checkBlock(owner, block),
-    );
-  }
-
-  /** Nobody is sent what an older release could not find in its directory (design §7.8). */
-  private checkFormat(owner: ObservedHost, address: string, format: number): void {
-    if (format > FORMAT_NEWEST) this.count('framesInNewerFormat');
-    const to = this.byAddress.get(address);
-    if (to?.host === undefined || to.isDamaged) return;
-    const { enabled } = formatsOf(to.host);
-    holds(format <= enabled, 'a host is sent only formats that are enabled there', () => {
-      return `${owner.name} sends ${to.name} a frame in format ${format}, ${enabled} is enabled there`;
-    });
-  }
-
-  /** A snapshot is offered: whoever takes it follows the sender in that term. */
-  onSnapshotOffer(owner: ObservedHost, { shardId, from, to, term, index }: SnapshotHeader): void {
-    this.trace.note(owner.name, `shard ${shardId}`, 'offers a snapshot →', to, 'term', term, index);
-    if (owner.isForgetful) return;
-    const leader = this.truths.get(shardId)!.leaderOf(term);
-    holds(leader === from, 'only a leader offers snapshots', () => {
-      return `replica ${from} of shard ${shardId} offers a snapshot in term ${term}, which ${leader ?? 'nobody'} leads`;
-    });
   }
 
   private lastViewOf(owner: ObservedHost, shardId: number): ReplicaView | undefined {
@@ -342,58 +272,11 @@ export class Observer {
     return last;
   }
 
-  private viewOf(owner: ObservedHost, shardId: number): ReplicaView | undefined {
-    return owner.host === undefined ? undefined : replicaOf(owner.host, shardId);
-  }
-
-  private checkMessage(owner: ObservedHost, message: Message): void {
-    const { type, shardId, term, from, to, logIndex, rejected } = message;
-    // The hash has it: the checksum of its frame is noted.
-    if (this.trace.isKept) {
-      const name = NAMES[type] ?? type;
-      this.trace.line(owner.name, `shard ${shardId}`, name, '→', to, 'term', term, logIndex, message.flags);
-    }
-    const view = this.viewOf(owner, shardId);
-    if (view === undefined) return;
-    const isPreVote = type === MessageType.RequestPreVote || type === MessageType.RequestPreVoteResponse;
-    if (!isPreVote) this.checkTerm(owner, view, term, NAMES[type] ?? String(type));
-    // For its peers to refuse.
-    if (owner.isForgetful) return;
-    const truth = this.truths.get(shardId)!;
-    if (type === MessageType.RequestVote) truth.grantsVote(term, from, from);
-    else if (type === MessageType.RequestVoteResponse && !rejected) {
-      truth.grantsVote(term, from, to);
-      const durable = this.durable.get(`${shardId}/${from}`);
-      holds(durable?.term !== term || durable.vote === to, 'a vote is durable before it is told', () => {
-        return `replica ${from} of shard ${shardId} votes for ${to} in term ${term}; durable is ${durable?.vote}`;
-      });
-    }
-    const isAck = type === MessageType.HeartbeatResponse || (type === MessageType.ReplicateResponse && !rejected);
-    if (isAck && term === view.term) {
-      // What a snapshot is replacing right now is still on the disk, in the old log.
-      holds(logIndex <= Math.max(view.durableIndex, view.compactedIndex), 'acknowledged means durable', () => {
-        return `replica ${from} of shard ${shardId} acknowledges ${logIndex} and has ${view.durableIndex}`;
-      });
-    }
-  }
-
-  private checkBlock(owner: ObservedHost, block: BlockHeader): void {
-    const view = this.viewOf(owner, block.shardId);
-    if (view !== undefined) this.checkTerm(owner, view, block.senderTerm, 'a block');
-  }
-
-  private checkTerm(owner: ObservedHost, view: ReplicaView, term: number, what: string): void {
-    const durable = this.durable.get(`${view.shardId}/${view.replicaId}`)?.term ?? 0;
-    holds(term <= durable, 'nothing is said before it is durable', () => {
-      return `${owner.name} sends ${what} of term ${term} for shard ${view.shardId}; term ${durable} is durable`;
-    });
-  }
-
   /** Replicas that have applied the same have the same sessions, in the same order. */
   checkSessions(shardId: number): void {
     const hashes = new Map<number, number>();
     for (const owner of this.hosts) {
-      const view = this.viewOf(owner, shardId);
+      const view = viewOf(owner, shardId);
       if (view === undefined || view.status !== 'running' || owner.isForgetful || view.isWitness) continue;
       const known = hashes.get(view.appliedIndex);
       const hash = view.sessionHash();
@@ -407,7 +290,7 @@ export class Observer {
   /** Looks at the healthy members of the shard that run. */
   running(shardId: number): { readonly owner: ObservedHost; readonly view: ReplicaView }[] {
     return this.hosts.flatMap((owner) => {
-      const view = owner.isDamaged ? undefined : this.viewOf(owner, shardId);
+      const view = owner.isDamaged ? undefined : viewOf(owner, shardId);
       const isMember = view !== undefined && this.truths.get(shardId)!.isMember(view.replicaId);
       return isMember && view.status === 'running' ? [{ owner, view }] : [];
     });
@@ -422,7 +305,7 @@ export class Observer {
   isRidOfRemoved(shardId: number): boolean {
     const truth = this.truths.get(shardId)!;
     return this.hosts.every((owner) => {
-      const view = this.viewOf(owner, shardId);
+      const view = viewOf(owner, shardId);
       if (view === undefined || view.status !== 'running' || !truth.wasRemoved(view.replicaId)) return true;
       return !memberIds(view.membership).some((id) => id !== view.replicaId && truth.isMember(id));
     });
@@ -432,7 +315,7 @@ export class Observer {
   isConverged(shardId: number): boolean {
     const truth = this.truths.get(shardId)!;
     return this.hosts.every((owner) => {
-      const view = this.viewOf(owner, shardId);
+      const view = viewOf(owner, shardId);
       if (owner.isDamaged || (view === undefined && !this.isMemberHost(owner, shardId))) return true;
       if (view !== undefined && !truth.isMember(view.replicaId)) return true;
       return view?.status === 'running' && view.appliedIndex === truth.commitIndex && !view.isRestoring;
@@ -456,7 +339,3 @@ export function checkLogKept(who: string, old: ReplicaView, view: ReplicaView): 
     });
   }
 }
-
-const NAMES: Readonly<Record<number, string>> = Object.fromEntries(
-  Object.entries(MessageType).map(([name, type]) => [type, name]),
-);

@@ -7,6 +7,7 @@ import { MemoryMachines, SimulatedAuthority } from '../testing.ts';
 import { Clients } from './clients.ts';
 import { Dice } from './dice.ts';
 import type { FaultKind } from './faults.ts';
+import type { FrameChecks } from './frames.ts';
 import { SimHost, describe, type HostOwner } from './host.ts';
 import type { StateWatcher } from './log.ts';
 import { watchMachine } from './machine.ts';
@@ -291,12 +292,12 @@ class Run implements HostOwner {
     };
   }
 
-  onSend(...args: Parameters<Observer['onSend']>): void {
-    this.guarded(() => this.observer.onSend(...args));
+  onSend(...args: Parameters<FrameChecks['onSend']>): void {
+    this.guarded(() => this.observer.frames.onSend(...args));
   }
 
-  onSnapshotOffer(...args: Parameters<Observer['onSnapshotOffer']>): void {
-    this.guarded(() => this.observer.onSnapshotOffer(...args));
+  onSnapshotOffer(...args: Parameters<FrameChecks['onSnapshotOffer']>): void {
+    this.guarded(() => this.observer.frames.onSnapshotOffer(...args));
   }
 
   /** A check that runs inside the library must not fail a shard there. */
