@@ -146,12 +146,28 @@ test('replicas that start together share flushes, and idle ones give their memor
   // A record for the start, a vote and an entry of each shard; elections are spread over fifty ticks.
   assert.ok(groups <= 300, `${groups} flushes for the start of 1000 shards`);
   await cluster.settle(Promise.all(shardIds.map((shardId) => host.propose(shardId, text('one')))));
+  await cluster.settle(Promise.all(shardIds.map((shardId) => host.read(shardId, 'lines'))));
   await cluster.world.until(() => isSilent(cluster, 1), 2 * IDLE_MS);
   await cluster.world.run(100);
   const engine = engineOf(host);
   assert.equal(engine.ticker.activeCount, 0);
   assert.ok(engine.pool.pinnedBytes <= 8 * 1024 * 1024, `${engine.pool.pinnedBytes} bytes of slabs are out`);
+  const [first, second] = engine.replicas.values();
+  const { held } = first;
+  const [waiting, full, votes] = [first.reads['waiting'], first.openBlock['full'], first.raft.votes];
   for (const replica of engine.replicas.values()) {
+    // The same for all, and nothing of what only a busy one needs.
+    assert.equal(replica.raft.config, second.raft.config);
+    assert.equal(replica.settings, second.settings);
+    assert.equal(replica.peers, second.peers);
+    assert.equal(replica.pins, second.pins);
+    assert.equal(replica.held, held);
+    assert.equal(replica.reads['waiting'], waiting);
+    assert.equal(replica.openBlock['full'], full);
+    assert.equal(replica.raft.votes, votes);
+    assert.deepEqual([held, waiting, full, votes], [[], [], [], []]);
+    assert.deepEqual([replica['openChanges'], replica.knownOnlookers], [undefined, undefined]);
+    assert.deepEqual([replica.rsm['updateGate'], replica.rsm['callGate']], [undefined, undefined]);
     assert.equal(replica.pending['capacity'], 0);
     assert.equal(replica.raft.writes['mask'], -1);
     assert.equal(replica.openBlock['current'].u8.length, 72);
