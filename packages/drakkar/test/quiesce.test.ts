@@ -1,6 +1,9 @@
 /** Idle shards on whole hosts: silent together, awake when wanted, and never without a leader for it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { BLOCK_TARGET_BYTES } from '../src/wire/limits.ts';
+import { EntryType } from '../src/wire/entry.ts';
+import { Message } from '../src/wire/message.ts';
 import { Journal, TestCluster, engineOf, text } from './support.ts';
 
 const SHARDS = [1, 2, 3, 4, 5];
@@ -174,5 +177,11 @@ test('replicas that start together share flushes, and idle ones give their memor
   }
   // And what it gave back it takes again.
   assert.equal(await cluster.propose(1, 500, 'two'), 2);
+  // Of what is shared nothing is written to: what one replica begins to hold, another does not.
+  first.hold({ after: 0, message: new Message() });
+  const half = new Uint8Array(BLOCK_TARGET_BYTES / 2);
+  for (let i = 0; i < 3; i++) first.openBlock.put(EntryType.Command, i, first.nonce, half);
+  assert.deepEqual([first.held.length, first.openBlock['full'].length], [1, 2]);
+  assert.deepEqual([second.held.length, second.openBlock.isEmpty], [0, true]);
   await cluster.close();
 });
