@@ -164,7 +164,7 @@ export function describeShard(replica: Replica): ShardInfo {
     unappliedBytes: raft.log.unappliedBytes,
     refusing: replica.heldOff,
     heldBackBy: raft.isLeader ? raft.heldBackBy : 0,
-    watches: replica.onlookers.watchCount,
+    watches: replica.knownOnlookers?.watchCount ?? 0,
     sessions: replica.rsm.sessionCount,
     isSnapshotting: replica.isSnapshotting,
     members: Object.fromEntries(replica.membership.voters),

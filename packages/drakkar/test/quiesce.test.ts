@@ -1,6 +1,9 @@
 /** Idle shards on whole hosts: silent together, awake when wanted, and never without a leader for it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { BLOCK_TARGET_BYTES } from '../src/wire/limits.ts';
+import { EntryType } from '../src/wire/entry.ts';
+import { Message } from '../src/wire/message.ts';
 import { Journal, TestCluster, engineOf, text } from './support.ts';
 
 const SHARDS = [1, 2, 3, 4, 5];
@@ -146,17 +149,39 @@ test('replicas that start together share flushes, and idle ones give their memor
   // A record for the start, a vote and an entry of each shard; elections are spread over fifty ticks.
   assert.ok(groups <= 300, `${groups} flushes for the start of 1000 shards`);
   await cluster.settle(Promise.all(shardIds.map((shardId) => host.propose(shardId, text('one')))));
+  await cluster.settle(Promise.all(shardIds.map((shardId) => host.read(shardId, 'lines'))));
   await cluster.world.until(() => isSilent(cluster, 1), 2 * IDLE_MS);
   await cluster.world.run(100);
   const engine = engineOf(host);
   assert.equal(engine.ticker.activeCount, 0);
   assert.ok(engine.pool.pinnedBytes <= 8 * 1024 * 1024, `${engine.pool.pinnedBytes} bytes of slabs are out`);
+  const [first, second] = engine.replicas.values();
+  const { held } = first;
+  const [waiting, full, votes] = [first.reads['waiting'], first.openBlock['full'], first.raft.votes];
   for (const replica of engine.replicas.values()) {
+    // The same for all, and nothing of what only a busy one needs.
+    assert.equal(replica.raft.config, second.raft.config);
+    assert.equal(replica.settings, second.settings);
+    assert.equal(replica.peers, second.peers);
+    assert.equal(replica.pins, second.pins);
+    assert.equal(replica.held, held);
+    assert.equal(replica.reads['waiting'], waiting);
+    assert.equal(replica.openBlock['full'], full);
+    assert.equal(replica.raft.votes, votes);
+    assert.deepEqual([held, waiting, full, votes], [[], [], [], []]);
+    assert.deepEqual([replica['openChanges'], replica.knownOnlookers], [undefined, undefined]);
+    assert.deepEqual([replica.rsm['updateGate'], replica.rsm['callGate']], [undefined, undefined]);
     assert.equal(replica.pending['capacity'], 0);
     assert.equal(replica.raft.writes['mask'], -1);
     assert.equal(replica.openBlock['current'].u8.length, 72);
   }
   // And what it gave back it takes again.
   assert.equal(await cluster.propose(1, 500, 'two'), 2);
+  // Of what is shared nothing is written to: what one replica begins to hold, another does not.
+  first.hold({ after: 0, message: new Message() });
+  const half = new Uint8Array(BLOCK_TARGET_BYTES / 2);
+  for (let i = 0; i < 3; i++) first.openBlock.put(EntryType.Command, i, first.nonce, half);
+  assert.deepEqual([first.held.length, first.openBlock['full'].length], [1, 2]);
+  assert.deepEqual([second.held.length, second.openBlock.isEmpty], [0, true]);
   await cluster.close();
 });

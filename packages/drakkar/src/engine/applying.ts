@@ -18,7 +18,7 @@ import { traceApply } from './trace.ts';
  */
 export function applyCommitted(replica: Replica, deadlineMs: number): boolean {
   const { raft, rsm, engine } = replica;
-  if (replica.onlookers.wantsCommits) replica.onlookers.committed();
+  if (replica.knownOnlookers?.wantsCommits === true) replica.knownOnlookers.committed();
   if (replica.isRestoring || rsm.busy) return false;
   replica.sample?.look(raft, replica.pending, engine.turnMs, engine.stages);
   const before = raft.appliedIndex;

@@ -5,7 +5,7 @@
 import { DrakkarError } from '../errors.ts';
 import type { BlockRef } from '../wire/block-ref.ts';
 import { UNKNOWN_MEMBERSHIP, initialMembership, type Membership } from '../wire/membership.ts';
-import type { RecoveredShard, ReplicaPin } from '../wal/logdb.ts';
+import type { RecoveredShard } from '../wal/logdb.ts';
 import { DEFAULT_MAX_INFLIGHT_BLOCKS, DEFAULT_MAX_INFLIGHT_BYTES, DEFAULT_MAX_SEND_BYTES } from '../raft/config.ts';
 import { Raft } from '../raft/raft.ts';
 import type { Codecs } from '../rsm/codec.ts';
@@ -56,8 +56,7 @@ export async function startReplica(
     throw new DrakkarError('ERR_LOG_CORRUPT', known.failure.message, { cause: known.failure });
   }
   const { codecs, packing } = start;
-  const dir = `${start.snapshotsDir}/${start.shardId}`;
-  const snapshotter = new Snapshotter(engine.env.fs, dir, codecs);
+  const snapshotter = new Snapshotter(engine.env.fs, start.snapshotsDir, start.shardId, codecs);
   const snapshotIndex = known?.state.snapshotIndex ?? 0;
   await snapshotter.processOrphans(snapshotIndex, origin.bootstrap);
   let stateMachine;
@@ -70,8 +69,8 @@ export async function startReplica(
     });
   }
   const { shardId, replicaId } = start;
-  const files = { fs: engine.env.fs, dir };
-  const rsm = new Rsm({ shardId, replicaId, stateMachine, membership: origin.initial, files, codecs, packing });
+  const options = { shardId, replicaId, stateMachine, membership: origin.initial, codecs, packing };
+  const rsm = new Rsm({ ...options, files: snapshotter });
   let replica: Replica;
   try {
     await restoreState(rsm, snapshotter, known, start.signal);
@@ -94,14 +93,13 @@ function addReplica(
   const { shardId, replicaId } = start;
   if (engine.replicas.has(shardId))
     throw new DrakkarError('ERR_SHARD_EXISTS', `shard ${shardId} is running here already`);
-  const pins: readonly ReplicaPin[] = (known?.state.pins ?? []).map((pin) => engine.interned.pin(pin));
+  const pins = engine.interned.pins(known?.state.pins ?? []);
   const replica = new Replica(engine, engine.interned.settings(start), start, rsm, snapshotter, bootstrap, pins);
   replica.snapshotIndex = known?.state.snapshotIndex ?? 0;
   replica.snapshotTerm = known?.state.snapshotTerm ?? 0;
   const outbox = new ReplicaOutbox(engine, replica);
   replica.raft = new Raft(
-    {
-      shardId,
+    engine.interned.raftConfig({
       replicaId,
       electionTicks: start.electionTicks,
       heartbeatTicks: start.heartbeatTicks,
@@ -113,8 +111,9 @@ function addReplica(
       maxSendBytes: DEFAULT_MAX_SEND_BYTES,
       maxUnappliedBytes: start.maxInMemoryLogBytes,
       random: engine.random,
-    },
+    }),
     {
+      shardId,
       term: known?.state.term ?? 0,
       vote: known?.state.vote ?? 0,
       // What an on-disk state machine has applied was committed.

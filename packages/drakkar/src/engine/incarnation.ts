@@ -141,8 +141,8 @@ export class Incarnations {
   private pin(replica: Replica, replicaId: number, identity: HostIdentity): void {
     const { directoryHigh, directoryLow, startCounter } = identity;
     const others = replica.pins.filter((known) => known.replicaId !== replicaId);
-    const pin = this.engine.interned.pin({ replicaId, directoryHigh, directoryLow, startCounter });
-    replica.pins = others.concat(pin); // exactly so long: a literal with a spread leaves room for 16 more
+    const pin = { replicaId, directoryHigh, directoryLow, startCounter };
+    replica.pins = this.engine.interned.pins([...others, pin]);
     replica.raft.saveState();
   }
 }

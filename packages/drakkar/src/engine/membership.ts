@@ -39,9 +39,10 @@ export function describeMembership(membership: Membership): MembershipInfo {
 /** The ways to the members, by slot; what was derived from the old ones is void. */
 export function connectMembers(engine: Engine, replica: Replica): void {
   const { raft, shardId, replicaId } = replica;
-  replica.peers = raft.slots.map((id) => {
+  const peers = raft.slots.map((id) => {
     return id === replicaId ? undefined : engine.ways.peerAt(addressIn(raft.membership, id)!, shardId);
   });
+  replica.peers = engine.interned.peers(raft.membership, peers);
   replica.verifiedSessions = raft.slots.map(() => 0);
   replica.sets = undefined;
 }
@@ -52,10 +53,12 @@ export function followMembership(engine: Engine, replica: Replica): void {
   const { membership } = replica.rsm;
   if (raft.membership !== membership) raft.setMembership(membership);
   // What a smaller majority has is committed with it, and is told before it is applied.
-  if (replica.onlookers.wantsCommits) replica.onlookers.committed();
+  if (replica.knownOnlookers?.wantsCommits === true) replica.knownOnlookers.committed();
   connectMembers(engine, replica);
   // Its incarnation is pinned anew when a replica is replaced (design §7.5): a new one has a new id.
-  replica.pins = replica.pins.filter(({ replicaId: id }) => addressIn(membership, id) !== undefined);
+  replica.pins = engine.interned.pins(
+    replica.pins.filter(({ replicaId: id }) => addressIn(membership, id) !== undefined),
+  );
   for (const [slot, peer] of replica.peers.entries()) {
     const id = raft.slots[slot];
     const stranger = replica.strangers.get(id);

@@ -110,11 +110,14 @@ export class BlockBuffers {
 /** Stands for a buffer where there is none. Full as it is, so that the first entry finds no room in it; never written to. */
 const NONE = new BlockBuffer(BLOCK_HEADER_BYTES);
 
+/** Of all that are not under a burst; never written to. */
+const NONE_FULL: BlockBuffer[] = [];
+
 export class OpenBlock {
   /** The one that is being filled. */
   private current = NONE;
   /** Filled and not sealed, oldest first. Empty but under bursts. */
-  readonly full: BlockBuffer[] = [];
+  private full = NONE_FULL;
   private fullBytes = 0;
   private readonly buffers: BlockBuffers;
 
@@ -161,6 +164,7 @@ export class OpenBlock {
   private roomFor(bytes: number): BlockBuffer {
     const block = this.current;
     if (block.count > 0 && (block.lengthBytes + bytes > BLOCK_TARGET_BYTES || block.count === BLOCK_MAX_ENTRIES)) {
+      if (this.full === NONE_FULL) this.full = [];
       this.full.push(block);
       this.fullBytes += block.lengthBytes;
       this.current = this.buffers.take();
@@ -193,6 +197,7 @@ export class OpenBlock {
 
   /** Gives an empty buffer back. */
   release(): void {
+    if (this.full.length === 0) this.full = NONE_FULL;
     if (this.current === NONE || this.current.count > 0) return;
     this.buffers.give(this.current);
     this.current = NONE;

@@ -23,10 +23,13 @@ class ReadBatch {
   askedTick = -1;
 }
 
+/** Of the many shards that nobody reads from; never written to. */
+const NO_BATCHES: ReadBatch[] = [];
+
 export class PendingReads {
   private open: ReadBatch | undefined;
   /** Contexts asked for, ascending; confirmed out of order when answers come from afar. */
-  private waiting: ReadBatch[] = [];
+  private waiting = NO_BATCHES;
   private lastContext = 0;
   /** Reads that wait, open ones included. */
   count = 0;
@@ -54,6 +57,7 @@ export class PendingReads {
     const batch = this.open!;
     batch.startedMs = startedMs;
     batch.context = ++this.lastContext;
+    if (this.waiting === NO_BATCHES) this.waiting = [];
     this.waiting.push(batch);
     this.open = undefined;
     return batch.context;
@@ -130,9 +134,14 @@ export class PendingReads {
 
   failAll(error: DrakkarError): void {
     for (const batch of this.waiting) this.failBatch(batch, error);
-    this.waiting = [];
+    this.waiting = NO_BATCHES;
     if (this.open !== undefined) this.failBatch(this.open, error);
     this.open = undefined;
+  }
+
+  /** Gives the memory back when nobody waits. */
+  release(): void {
+    if (this.waiting.length === 0) this.waiting = NO_BATCHES;
   }
 
   expire(tick: number): void {

@@ -137,7 +137,7 @@ export class ReplicaOutbox implements Outbox {
     const { replica } = this;
     this.engine.leaderWaits.changed(replica);
     this.engine.markReady(replica);
-    replica.onlookers.leaderChanged();
+    replica.knownOnlookers?.leaderChanged();
     const { shardId, replicaId } = replica;
     const { trace, events, counters } = this.engine;
     if (leaderId === 0) counters.leadersLost++;

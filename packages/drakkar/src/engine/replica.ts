@@ -69,6 +69,7 @@ const capture = (resolve: (value: any) => void, reject: (error: unknown) => void
 
 /** For all replicas that know everybody; never written to. */
 const NO_STRANGERS = new Map<number, Stranger>();
+const NOTHING_HELD: HeldMessage[] = [];
 
 /** A read of nothing: waits for all that a read waits for; the state machine never sees it. */
 export const BARRIER: unique symbol = Symbol('barrier');
@@ -97,9 +98,10 @@ export class Replica implements ApplySink {
   sample: StageSample | undefined;
   /** Where the sample goes on among the callers. */
   private sampledTo = 0;
-  readonly changes: OpenChanges;
-  readonly held: HeldMessage[] = [];
-  readonly onlookers = new Onlookers(this);
+  private openChanges: OpenChanges | undefined;
+  held = NOTHING_HELD;
+  /** Nobody looks on at most of many shards. */
+  knownOnlookers: Onlookers | undefined;
 
   /** In the engine's list of replicas that the next turn looks at. */
   isReady = false;
@@ -113,7 +115,7 @@ export class Replica implements ApplySink {
   isTouched = false;
 
   /** By slot: the peer a member lives at (undefined for this replica). */
-  peers: (Peer | undefined)[] = [];
+  peers: readonly (Peer | undefined)[] = [];
   /** Addressee sets by slot mask, filled as masks come up. */
   sets: Map<number, AddresseeSet> | undefined;
   /** By slot: the inbound session whose incarnation was checked against the pin; negative when it was refused. */
@@ -127,7 +129,8 @@ export class Replica implements ApplySink {
   /** No automatic snapshot below this applied index: the last one failed. */
   snapshotNotBefore = 0;
   bootstrap: Uint8Array;
-  pins: ReplicaPin[];
+  /** Shared with other shards; never changed in place. So are `peers`. */
+  pins: readonly ReplicaPin[];
 
   /** A snapshot is being taken, installed or received. */
   isSnapshotting = false;
@@ -153,9 +156,8 @@ export class Replica implements ApplySink {
     this.snapshotter = snapshotter;
     this.openBlock = new OpenBlock(engine.blockBuffers);
     this.bootstrap = bootstrap;
-    this.pins = [...pins];
+    this.pins = pins;
     this.nonce = engine.env.random.u32() || 1;
-    this.changes = new OpenChanges(this);
   }
 
   /** Ends with the replica. Made for the few that ask, which shards without a snapshot never do. */
@@ -163,6 +165,14 @@ export class Replica implements ApplySink {
     this.stopController ??= new AbortController();
     if (this.status !== 'running') this.stopController.abort(this.unavailable());
     return this.stopController.signal;
+  }
+
+  get changes(): OpenChanges {
+    return (this.openChanges ??= new OpenChanges(this));
+  }
+
+  get onlookers(): Onlookers {
+    return (this.knownOnlookers ??= new Onlookers(this));
   }
 
   get membership(): Membership {
@@ -296,7 +306,7 @@ export class Replica implements ApplySink {
         if (raft.canPropose) sealBlocks(this);
       } else passOn(this);
     }
-    if (!this.changes.isEmpty && maySeal) this.changes.go();
+    if (this.openChanges?.isEmpty === false && maySeal) this.openChanges.go();
     if (this.reads.hasOpen) askReads(this);
     raft.flushReads();
     this.heldOff = reasonToRefuse(this);
@@ -336,8 +346,14 @@ export class Replica implements ApplySink {
 
   // Applying.
 
-  /** It rests: nobody waits, nothing is on its way. */
-  followNothing(): void {
+  /** Nobody waits, nothing is on its way: what only a busy one needs is given back. */
+  rest(): void {
+    this.openBlock.release();
+    this.pending.release();
+    this.reads.release();
+    this.sets = undefined;
+    if (this.held.length === 0) this.held = NOTHING_HELD;
+    if (this.openChanges?.isEmpty === true) this.openChanges = undefined;
     if (this.sample === undefined) return;
     this.sampledTo = this.pending.nextSequence;
     this.sample = undefined;
@@ -385,6 +401,7 @@ export class Replica implements ApplySink {
 
   hold(message: HeldMessage): void {
     // Each message is repeated by its sender's timers, so that the newest are the ones worth keeping.
+    if (this.held === NOTHING_HELD) this.held = [];
     if (this.held.length === HELD_MESSAGES_MAX) this.held.shift();
     this.held.push(message);
   }
@@ -403,11 +420,11 @@ export class Replica implements ApplySink {
   end(error: DrakkarError): void {
     const unsealed = new DrakkarError(error.code, error.message, { cause: error.cause, outcome: 'not-applied' });
     this.failUnsealed(unsealed);
-    this.changes.clear();
+    this.openChanges?.clear();
     this.pending.failAll(error);
     this.reads.failAll(unsealed);
-    this.held.length = 0;
-    this.onlookers.end(this.status === 'failed' ? error : undefined);
+    this.held = NOTHING_HELD;
+    this.knownOnlookers?.end(this.status === 'failed' ? error : undefined);
     this.stopController?.abort(error);
   }
 }

@@ -21,7 +21,7 @@ export function reroute(engine: Engine, address: string, shardIds: readonly numb
 
 /** What was sent the old way is lost: the member is asked anew what it has. */
 function change(engine: Engine, replica: Replica, slot: number, peer: Peer): void {
-  replica.peers[slot] = peer;
+  replica.peers = engine.interned.peers(replica.raft.membership, replica.peers.with(slot, peer));
   replica.sets = undefined;
   const replicaId = replica.raft.slots[slot];
   replica.raft.reportUnreachable(replicaId);

@@ -9,10 +9,7 @@ export function needsTicks({ raft, pending, reads }: Replica): boolean {
 }
 
 export function restReplica(replica: Replica): void {
-  replica.openBlock.release();
-  replica.pending.release();
-  replica.followNothing();
-  replica.sets = undefined;
+  replica.rest();
   quiesce.rest(replica.raft);
 }
 

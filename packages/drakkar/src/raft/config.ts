@@ -2,8 +2,8 @@
 import type { BlockRef } from '../wire/block-ref.ts';
 import type { Membership } from '../wire/membership.ts';
 
+/** The same for many shards of a host, and kept once for all of them. */
 export interface RaftConfig {
-  readonly shardId: number;
   readonly replicaId: number;
   /** Election timeout; drawn anew from [n, 2n) at every change of role. */
   readonly electionTicks: number;
@@ -25,6 +25,7 @@ export interface RaftConfig {
 
 /** What the replica knew when it was last here. */
 export interface RaftStart {
+  readonly shardId: number;
   readonly term: number;
   readonly vote: number;
   readonly commitIndex: number;

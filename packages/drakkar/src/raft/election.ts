@@ -5,6 +5,9 @@ import * as leading from './leading.ts';
 import { hasUnappliedChange } from './membership.ts';
 import type { Raft } from './raft.ts';
 
+/** Of all that are no candidates; never written to. */
+export const NO_VOTES: (boolean | undefined)[] = [];
+
 /** Drawn from [n, 2n) at every change of role, so that candidates do not collide for ever (Raft §5.2). */
 export function drawTimeout(raft: Raft): void {
   const { electionTicks, random } = raft.config;

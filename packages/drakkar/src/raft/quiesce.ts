@@ -9,7 +9,7 @@
  * (`hostLost`): a silent follower's leader always lives on a host that is up.
  */
 import { MESSAGE_QUIESCE, MessageType, type Message } from '../wire/message.ts';
-import { drawTimeout } from './election.ts';
+import { NO_VOTES, drawTimeout } from './election.ts';
 import type { Member } from './member.ts';
 import type { Raft } from './raft.ts';
 
@@ -157,5 +157,5 @@ export function rest(raft: Raft): void {
   raft.log.rest();
   raft.writes.release();
   for (const member of raft.members) member.release();
-  if (raft.role === 'leader' || raft.role === 'follower') raft.votes = [];
+  if (raft.role === 'leader' || raft.role === 'follower') raft.votes = NO_VOTES;
 }

@@ -34,6 +34,7 @@ export { BlockVerdict } from './following.ts';
 export type Role = 'follower' | 'pre-candidate' | 'candidate' | 'leader';
 
 export class Raft {
+  readonly shardId: number;
   readonly config: RaftConfig;
   readonly outbox: Outbox;
   readonly log: RaftLog;
@@ -80,7 +81,7 @@ export class Raft {
   offeredFrom = 0;
 
   /** Candidates: who answered, by slot; undefined for not yet. */
-  votes: (boolean | undefined)[] = [];
+  votes = election.NO_VOTES;
 
   /** Leader: index of the first own entry, 0 before it is appended. */
   termStartIndex = 0;
@@ -120,6 +121,7 @@ export class Raft {
   restoreReset = false;
 
   constructor(config: RaftConfig, start: RaftStart, outbox: Outbox) {
+    this.shardId = start.shardId;
     this.config = config;
     this.outbox = outbox;
     this.term = start.term;

@@ -17,7 +17,7 @@ export function send(raft: Raft, type: MessageType, to: number, fields: Partial<
   const message = OUTGOING;
   message.type = type;
   message.flags = fields.flags ?? 0;
-  message.shardId = raft.config.shardId;
+  message.shardId = raft.shardId;
   message.from = raft.config.replicaId;
   message.to = to;
   message.term = fields.term ?? raft.term;

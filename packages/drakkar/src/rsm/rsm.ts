@@ -56,10 +56,8 @@ export class Rsm {
   membership: Membership;
   /** A snapshot of a regular state machine streams: nothing may be applied. */
   busy = false;
-  /** The update of an on-disk state machine that is under way. */
-  readonly gate: Gate = new Gate();
-  /** Other calls that take their time: open, sync, save, recover. */
-  readonly calls: Gate = new Gate();
+  private updateGate: Gate | undefined;
+  private callGate: Gate | undefined;
   /** On-disk: everything up to here was stored before the start. */
   openIndex = 0;
   /** On-disk: what it was told last to store; at least what it can be relied on to have. */
@@ -70,7 +68,6 @@ export class Rsm {
   keepsSessions = true;
   /** Commands that wait for `update`, and whose sessions want the answers. Filled here and in `special-entries.ts`. */
   readonly batch: EntryBatch;
-  private readonly cursor = CURSOR;
   readonly batchedSessions: BatchedSession[];
   private gatheredIndex = 0;
   private gatheredTerm = 0;
@@ -89,6 +86,16 @@ export class Rsm {
     // An update that takes its time keeps its batch to itself.
     this.batch = this.isOnDisk ? new EntryBatch() : BATCH;
     this.batchedSessions = this.isOnDisk ? [] : BATCHED_SESSIONS;
+  }
+
+  /** The update of an on-disk state machine that is under way. Made when it is first asked for, which few of many idle shards do. */
+  get gate(): Gate {
+    return (this.updateGate ??= new Gate());
+  }
+
+  /** Other calls that take their time: open, sync, save, recover. */
+  get calls(): Gate {
+    return (this.callGate ??= new Gate());
   }
 
   /** Whether the state machine keeps its state over a restart. */
@@ -156,8 +163,8 @@ export class Rsm {
     invariant(stateMachine.kind !== 'on-disk', 'an on-disk state machine was applied to as one in memory');
     try {
       if (stateMachine.updateCursor !== undefined) {
-        this.cursor.start(batch);
-        stateMachine.updateCursor(this.cursor);
+        CURSOR.start(batch);
+        stateMachine.updateCursor(CURSOR);
       } else stateMachine.update(batch.expose());
     } catch (cause) {
       throw this.updateFailed(cause);
@@ -345,8 +352,8 @@ export class Rsm {
 
   /** After everything that runs in it. */
   async close(): Promise<void> {
-    await this.gate.quiet();
-    await this.calls.quiet();
+    await this.updateGate?.quiet();
+    await this.callGate?.quiet();
     await this.stateMachine.close?.();
   }
 }

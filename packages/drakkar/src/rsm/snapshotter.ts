@@ -52,17 +52,25 @@ const PART = /^([0-9a-f]{16})\.[0-9a-f]{8}-[0-9a-f]{1,14}\.receiving$/;
 export class Snapshotter {
   /** There is a part of an image that waits for its rest. */
   hasPart = false;
-  private readonly fs: FileSystem;
-  private readonly dir: string;
+  readonly fs: FileSystem;
+  private readonly snapshotsDir: string;
+  private readonly shardId: number;
   private readonly codecs: Codecs;
   /** Images being read; they are not removed. */
   private readers: Map<number, number> | undefined;
   private isMade = false;
 
-  constructor(fs: FileSystem, dir: string, codecs: Codecs = BUILT_IN_CODECS) {
+  /** `snapshotsDir` is that of all shards. */
+  constructor(fs: FileSystem, snapshotsDir: string, shardId: number, codecs: Codecs = BUILT_IN_CODECS) {
     this.fs = fs;
-    this.dir = dir;
+    this.snapshotsDir = snapshotsDir;
+    this.shardId = shardId;
     this.codecs = codecs;
+  }
+
+  /** Put together when it is needed: a path for each of many idle shards would be kept for nothing. */
+  get dir(): string {
+    return `${this.snapshotsDir}/${this.shardId}`;
   }
 
   private path(index: number): string {

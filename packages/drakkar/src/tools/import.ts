@@ -104,7 +104,7 @@ export async function importSnapshot(options: ImportOptions): Promise<ImportedSh
           logs.push(await (options.logDb ?? openWal)({ env, dir: walDir, pool: new SlabPool(), formats }));
         const at = engineOf(logs, exported.shardId);
         const { snapshotsDir } = directory.engines[at];
-        const snapshotter = new Snapshotter(env.fs, `${snapshotsDir}/${exported.shardId}`, codecs);
+        const snapshotter = new Snapshotter(env.fs, snapshotsDir, exported.shardId, codecs);
         return await replace(options, exported, membership, logs[at], snapshotter);
       } finally {
         for (const log of logs) await log.close();

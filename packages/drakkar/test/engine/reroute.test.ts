@@ -16,6 +16,7 @@ test('whatever was prepared for the old way is forgotten, for this member and th
   const before = [...replica.peers];
   const others = [...other.peers];
   assert.ok(replica.sets !== undefined);
+  assert.equal(replica.peers, other.peers, 'one list, kept once');
   const elsewhere = { ...engine.transport.peer(address), engine: 1, connected: false };
   engine.transport.peer = () => elsewhere;
   reroute(engine, address, [1, 77]);
@@ -24,7 +25,7 @@ test('whatever was prepared for the old way is forgotten, for this member and th
     before.map((peer) => peer?.address === address),
   );
   assert.equal(replica.sets, undefined);
-  assert.deepEqual(other.peers, others);
+  assert.ok(other.peers.length === others.length && others.every((peer, slot) => other.peers[slot] === peer));
   cluster.kill(leader);
   await cluster.close();
 });

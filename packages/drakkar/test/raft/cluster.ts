@@ -75,6 +75,7 @@ export class Node implements Outbox {
     });
     const membership = initialMembership(this.cluster.ids.map((id) => [id, `host${id}:1`]));
     const start = {
+      shardId: 1,
       term,
       vote,
       commitIndex,
@@ -285,7 +286,6 @@ export class RaftCluster {
 
   configOf(replicaId: number): RaftConfig {
     return {
-      shardId: 1,
       replicaId,
       electionTicks: 10,
       heartbeatTicks: 1,

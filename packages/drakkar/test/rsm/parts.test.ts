@@ -25,7 +25,7 @@ const digestOf = (image: Buffer): number => image.readUInt32LE(image.length - 12
 function setUp() {
   const machines = new MemoryMachines();
   const machine = machines.add('disk');
-  const open = (): Snapshotter => new Snapshotter(machine.boot().fs, 'snapshots');
+  const open = (): Snapshotter => new Snapshotter(machine.boot().fs, 'snapshots', 1);
   const settle = <T>(work: Promise<T>): Promise<T> => machines.world.settle(work);
   return { machine, disk: machine.disk, open, settle };
 }
@@ -47,8 +47,8 @@ const whole = (image: Buffer): AsyncGenerator<Uint8Array> => broken(image, 0, im
 const files = (disk: MemoryDisk): string[] =>
   disk
     .paths()
-    .filter((path) => path.startsWith('snapshots/'))
-    .map((path) => path.slice(10));
+    .filter((path) => path.startsWith('snapshots/1/'))
+    .map((path) => path.slice('snapshots/1/'.length));
 
 async function receive(snapshotter: Snapshotter, index: number, image: Buffer, endBytes: number): Promise<number> {
   const part = await snapshotter.partOf(index, TERM, image.length, digestOf(image));
@@ -74,7 +74,7 @@ for (const isCompressed of [false, true]) {
       await settle(receive(snapshotter, 9, image, image.length));
       assert.deepEqual(files(disk), ['0000000000000009.snapshot']);
       assert.equal(snapshotter.hasPart, false);
-      assert.ok(Buffer.from(disk.images.get('snapshots/0000000000000009.snapshot')!.bytes).equals(image));
+      assert.ok(Buffer.from(disk.images.get('snapshots/1/0000000000000009.snapshot')!.bytes).equals(image));
     }
   });
 }
@@ -102,7 +102,7 @@ test('what is damaged in a part is sent again, with all that follows', async () 
   const { disk, open, settle } = setUp();
   const snapshotter = open();
   await assert.rejects(settle(receive(snapshotter, 9, image, 6000)), /broke/);
-  disk.edit(`snapshots/${files(disk)[0]}`, (bytes) => (bytes[3000] ^= 1));
+  disk.edit(`snapshots/1/${files(disk)[0]}`, (bytes) => (bytes[3000] ^= 1));
   const offset = await settle(receive(snapshotter, 9, image, image.length));
   assert.ok(offset > 2000 && offset <= 3000, String(offset));
   assert.deepEqual(files(disk), ['0000000000000009.snapshot']);
@@ -131,7 +131,7 @@ test('parts of two images under the same name: the whole does not verify, and no
   const { disk, open, settle } = setUp();
   const snapshotter = open();
   await assert.rejects(settle(receive(snapshotter, 9, another, 6000)), /broke/);
-  const name = `snapshots/${files(disk)[0]}`;
+  const name = `snapshots/1/${files(disk)[0]}`;
   // As if the digests of the two were the same.
   const renamed = name.replace(/\.[0-9a-f]{8}-/, `.${digestOf(image).toString(16).padStart(8, '0')}-`);
   disk.moveName(name, renamed);
@@ -159,9 +159,9 @@ test('a part goes with a full disk, with a newer snapshot, and at a start when i
   await settle(snapshotter.retain(12));
   assert.deepEqual(files(disk), ['000000000000000c.snapshot']);
   const part = '0000000000000014.00000001-64.receiving';
-  const some = disk.images.get('snapshots/000000000000000c.snapshot')!;
+  const some = disk.images.get('snapshots/1/000000000000000c.snapshot')!;
   for (const name of ['000000000000000b', '0000000000000013', '0000000000000014'])
-    disk.images.set(`snapshots/${name}.00000001-64.receiving`, some);
+    disk.images.set(`snapshots/1/${name}.00000001-64.receiving`, some);
   await settle(open().processOrphans(12));
   assert.deepEqual(files(disk), ['000000000000000c.snapshot', part]);
   await settle(open().processOrphans(20));

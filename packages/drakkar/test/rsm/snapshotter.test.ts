@@ -9,7 +9,7 @@ import { text } from '../support.ts';
 function setUp() {
   const machines = new MemoryMachines();
   const machine = machines.add('disk');
-  const open = (): Snapshotter => new Snapshotter(machine.boot().fs, 'snapshots/1');
+  const open = (): Snapshotter => new Snapshotter(machine.boot().fs, 'snapshots', 1);
   const settle = <T>(work: Promise<T>): Promise<T> => machines.world.settle(work);
   return { machine, open, settle };
 }
