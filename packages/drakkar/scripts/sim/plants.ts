@@ -320,7 +320,7 @@ export const PLANTS: readonly Plant[] = [
     file: 'engine/engine.ts',
     from: 'resetsLog || replica.raft.restoreReset',
     to: 'resetsLog',
-    faults: ['isolate-leader', 'proposal-flood', 'forced-snapshot', 'crash'],
+    faults: ['isolate-leader', 'proposal-flood', 'forced-snapshot', 'install-crash'],
   },
   {
     name: 'damage-taken-for-a-torn-tail',

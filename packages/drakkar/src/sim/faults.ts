@@ -70,6 +70,8 @@ export const FAULTS = {
   /** A host goes down and comes back as another release; drawn by the plan, together. */
   upgrade: { perSecond: 1.2, meanMs: 150, share: 0 },
   'enable-format': { perSecond: 0.4, meanMs: 0, share: 0 },
+  /** While it lasts, whoever has installed a snapshot dies right after it. Drawn by the plan. */
+  'install-crash': { perSecond: 0.5, meanMs: 3000, share: 0 },
 } as const satisfies Record<string, Fault>;
 
 export type FaultKind = keyof typeof FAULTS;
@@ -78,7 +80,7 @@ export const FAULT_KINDS: readonly FaultKind[] = Object.keys(FAULTS) as FaultKin
 export const faultOf = (kind: FaultKind): Fault => FAULTS[kind];
 
 /** Not drawn one by one: they come with a plan of their own. */
-const PLANNED: readonly FaultKind[] = ['membership', 'upgrade', 'enable-format', 'no-room'];
+const PLANNED: readonly FaultKind[] = ['membership', 'upgrade', 'enable-format', 'no-room', 'install-crash'];
 
 /** What is read may be another thing than what was written. */
 export const damagesFiles = (kind: FaultKind): boolean =>

@@ -46,6 +46,7 @@ export interface HostOwner {
   createStateMachine(host: SimHost, shardId: number, env: Env): AnyStateMachine;
   onSend(host: SimHost, address: string, slab: Slab, offset: number, lengthBytes: number): void;
   onSnapshotOffer(host: SimHost, header: SnapshotHeader): void;
+  onSnapshotInstalled(host: SimHost): void;
   watcherOf(host: SimHost): StateWatcher;
   note(host: SimHost, what: string, ...details: (number | string)[]): void;
   count(name: string, by?: number): void;
@@ -318,11 +319,14 @@ export class SimHost {
     const counted: readonly [keyof HostEventMap, string][] = [
       ['leaderChanged', 'leaderChanges'],
       ['snapshotCreated', 'snapshotsCreated'],
-      ['snapshotRecovered', 'snapshotsInstalled'],
       ['logCompacted', 'logCompactions'],
       ['diskFull', 'diskFullPeriods'],
     ];
     for (const [event, name] of counted) host.on(event, () => owner.count(name));
+    host.on('snapshotRecovered', () => {
+      owner.count('snapshotsInstalled');
+      owner.onSnapshotInstalled(this);
+    });
     host.on('memberRefused', ({ shardId, memberId, reason }) => {
       owner.count('membersRefused');
       owner.note(this, 'refuses', `member ${memberId} of shard ${shardId}:`, reason);

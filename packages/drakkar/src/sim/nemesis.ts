@@ -17,6 +17,9 @@ const damageable = ({ machine, lastLogWrites, backups }: SimHost): Damageable =>
 
 /** The longest that a read on a slow disk may take. */
 const READS_UNDER_WAY_MS = 1000;
+/** From the end of an installation to the end of the process, and to the next one. */
+const INSTALL_CRASH_MEAN_MS = 2;
+const INSTALL_CRASH_DOWN_MS = 200;
 
 /** What the nemesis asks of the run. */
 export interface NemesisOwner {
@@ -58,6 +61,7 @@ export class Nemesis {
   private slowNetwork = 1;
   private fragments = 0;
   private corruption = 0;
+  private strikesInstallers = false;
 
   constructor(owner: NemesisOwner, dice: Dice) {
     this.owner = owner;
@@ -80,6 +84,18 @@ export class Nemesis {
     for (const host of this.owner.hosts) {
       host.start();
     }
+  }
+
+  /** `host` has installed a snapshot. */
+  onSnapshotInstalled(host: SimHost): void {
+    if (!this.strikesInstallers || this.isOver) return;
+    const { generation } = host;
+    this.world.schedule(this.dice.exponential(INSTALL_CRASH_MEAN_MS), () => {
+      if (this.isOver || generation !== host.generation) return;
+      this.owner.note('dies after its snapshot:', host.name);
+      host.kill();
+      this.world.schedule(INSTALL_CRASH_DOWN_MS, () => host.start());
+    });
   }
 
   private scheduleNext(kind: FaultKind, dice: Dice): void {
@@ -136,6 +152,8 @@ export class Nemesis {
         if (leader === undefined) return undefined;
         const others = hosts.filter((candidate) => candidate !== leader);
         const both = dice.chance(0.6);
+        // Its clients do not know: a long tail that others will replace.
+        if (owner.plan.faults.includes('proposal-flood') && dice.chance(0.5)) owner.floodProposals();
         return this.cutOff(
           others.flatMap((to) => (both ? [[leader, to] as const, [to, leader] as const] : [[to, leader] as const])),
         );
@@ -201,6 +219,9 @@ export class Nemesis {
       case 'crash':
         host.kill();
         return () => host.start();
+      case 'install-crash':
+        this.strikesInstallers = true;
+        return () => (this.strikesInstallers = false);
       case 'power-loss':
         this.losePower(host, dice);
         return () => host.start();

@@ -149,7 +149,7 @@ export class Observer {
       this.trace.note(`host${replicaId}`, `shard ${shardId}`, 'log now ends at', lastIndex);
       from = seen.commitIndex + 1;
     }
-    for (let index = Math.max(from, compactedIndex + 2); index <= lastIndex; index++) {
+    for (let index = Math.max(from, compactedIndex + 1); index <= lastIndex; index++) {
       truth.holdsEntry(index, view.termAt(index)!, view.termAt(index - 1)!);
     }
   }

@@ -9,6 +9,9 @@ const MEMBERSHIP_SHARE = 0.35;
 /** Share of the runs in which disks refuse writes to room that was reserved. */
 const NO_ROOM_SHARE = 0.15;
 
+/** Share of the runs in which hosts die when they have installed a snapshot. */
+const INSTALL_CRASH_SHARE = 0.2;
+
 /** Share of the runs in which hosts of two releases live together. */
 const UPGRADE_SHARE = 0.25;
 
@@ -118,6 +121,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   const releases = dice.stream('releases');
   if (releases.chance(UPGRADE_SHARE) && drawn.length > 0) mix.push('upgrade', 'enable-format');
   if (dice.stream('no room').chance(NO_ROOM_SHARE) && drawn.length > 0) mix.push('no-room');
+  if (dice.stream('install crash').chance(INSTALL_CRASH_SHARE) && drawn.length > 0) mix.push('install-crash');
   const newShare = releases.pick([0, 0, 0.5, 1]);
   // When most disks are lost, it must be known whose disks are the most.
   const faults = (options.faults ?? mix).filter((kind) => kind !== 'membership' || !losesMajority);

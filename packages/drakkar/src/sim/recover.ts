@@ -119,6 +119,11 @@ function check(recovered: NodeHost, host: SimHost, observer: Observer, shardId: 
   const keepsVote = term > promised.term || promised.vote === 0 || vote === promised.vote;
   holds(keepsVote, 'a restart keeps the vote', () => `${who}: ${promised.vote} of term ${term}, now ${vote}`);
   checkLogKept(who, promised.view, view);
+  // What a snapshot or another leader's entries had replaced does not come back behind them.
+  const truth = observer.truths.get(shardId)!;
+  for (let index = view.compactedIndex + 1; index <= view.lastIndex; index++) {
+    truth.holdsEntry(index, view.termAt(index)!, view.termAt(index - 1)!);
+  }
   const { snapshotIndex } = promised;
   holds(view.snapshotIndex >= snapshotIndex && view.appliedIndex >= snapshotIndex, 'the newest snapshot counts', () => {
     return `${who}: the snapshot at ${snapshotIndex} was recorded, begun with ${view.snapshotIndex}, applied ${view.appliedIndex}`;

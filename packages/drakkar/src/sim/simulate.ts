@@ -300,6 +300,10 @@ class Run implements HostOwner {
     this.guarded(() => this.observer.frames.onSnapshotOffer(...args));
   }
 
+  onSnapshotInstalled(host: SimHost): void {
+    this.nemesis.onSnapshotInstalled(host);
+  }
+
   /** A check that runs inside the library must not fail a shard there. */
   private guarded(check: () => unknown): void {
     try {

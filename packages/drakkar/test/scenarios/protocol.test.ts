@@ -275,9 +275,10 @@ test('scenario 50: an old or repeated snapshot, or its acknowledgement, changes 
   assert.equal(follower.restore(commitIndex, 1, follower.membership), false);
   assert.equal(follower.restore(commitIndex - 1, 1, follower.membership), false);
   assert.equal(follower.log.lastIndex, leader.raft.log.lastIndex);
-  const before = structuredClone(leader.raft.memberOf(2)!);
+  const known = (): unknown => structuredClone({ ...leader.raft.memberOf(2)!, config: undefined });
+  const before = known();
   leader.raft.reportSnapshot(2, true, 1);
-  assert.deepEqual(structuredClone(leader.raft.memberOf(2)!), before);
+  assert.deepEqual(known(), before);
 });
 
 test('scenario 58: a change of leader drops the reads that wait, each once', () => {
