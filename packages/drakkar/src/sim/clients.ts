@@ -116,7 +116,7 @@ export class Clients {
   private async propose(dice: Dice, client: number, host: SimHost, shardId: number): Promise<void> {
     const command = this.owner.workload.command(dice, client);
     const call = this.begin(client, shardId, false, command);
-    const timeoutMs = dice.pick([200, 1000, 4000]);
+    const timeoutMs = dice.pick([200, 600, 2000]);
     const useCallback = dice.chance(0.15);
     const wantsNotice = dice.chance(0.2);
     await this.write([call], host, async (node) => {
@@ -162,7 +162,7 @@ export class Clients {
     if (session === undefined) return;
     const command = this.owner.workload.command(dice, client);
     const call = this.begin(client, shardId, false, command);
-    const timeoutMs = dice.pick([500, 2000, 6000]);
+    const timeoutMs = dice.pick([500, 1500, 4000]);
     await this.write([call], host, async () => [await session.propose(withToken(call.id, command), { timeoutMs })]);
   }
 
@@ -221,7 +221,7 @@ export class Clients {
     const query = this.owner.workload.query!(dice, client);
     const call = this.begin(client, shardId, true, query);
     const floor = truth.acknowledgedIndex;
-    const timeoutMs = dice.pick([200, 1000, 4000]);
+    const timeoutMs = dice.pick([200, 600, 2000]);
     try {
       const answer = await host.call((node) => node.read(shardId, query, { timeoutMs }) as Promise<WatchedAnswer>);
       if (answer === 'lost') {

@@ -85,7 +85,7 @@ export interface PlanOptions {
   readonly faults?: readonly FaultKind[];
   /** Most hosts lose their disks on the way: the run must halt safely. Default: one run in fifty. */
   readonly losesMajority?: boolean;
-  /** Default: 1 in three runs of four, else 3. */
+  /** Default: 1 in eleven runs of twelve, else 3. */
   readonly enginesMax?: number;
 }
 
@@ -93,7 +93,7 @@ const KINDS: readonly StateMachineKind[] = ['regular', 'regular', 'concurrent', 
 
 export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   // Whatever a caller fixes is drawn all the same: the rest of the plan must not change with it.
-  const drawnHosts = dice.pick([3, 3, 3, 4, 5, 5, 6, 7]);
+  const drawnHosts = dice.pick([3, 3, 3, 3, 4, 5, 6, 7]);
   const hostCount = options.hosts ?? drawnHosts;
   const hostIds = Array.from({ length: hostCount }, (_, i) => i + 1);
   const shards: ShardPlan[] = [];
@@ -109,7 +109,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   const heartbeatRtt = dice.pick([1, 1, 2]);
   const idle = dice.stream('idle');
   const drawn = drawFaults(dice);
-  const enginesMax = options.enginesMax ?? dice.stream('engines').pick([1, 1, 1, 1, 1, 1, 1, 3]);
+  const enginesMax = options.enginesMax ?? dice.stream('engines').pick([1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3]);
   if (enginesMax > 1 && drawn.length > 0 && dice.stream('thread-crash').chance(0.5)) drawn.push('thread-crash');
   const losesMajority = options.losesMajority ?? dice.stream('majority').chance(0.02);
   const changes = dice.stream('membership');
@@ -128,13 +128,13 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
   const changesMembers = faults.includes('membership');
   const quiesce = idle.chance(0.8);
   const lullEvery = quiesce ? idle.pick([0, 30, 60, 120]) : 0;
-  const lullMs = idle.pick([300, 600, 1200]);
+  const lullMs = idle.pick([200, 400, 800]);
   const allIds = Array.from({ length: hostCount + (changesMembers ? spares : 0) }, (_, i) => i + 1);
   return {
     hostCount,
     spareCount: allIds.length - hostCount,
     shards,
-    clientCount: dice.pick([2, 4, 6, 8]),
+    clientCount: dice.pick([3, 4, 6, 8]),
     operations: options.operations ?? drawnOperations,
     faults,
     victims: changesMembers ? [] : drawVictims(dice, hostIds, shards),
@@ -145,7 +145,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     compactionOverhead: dice.pick([0, 1, 10, 40]),
     // A frame that catches somebody up after a flood must fit into half of it.
     segmentBytes: dice.pick([64, 96, 128]) * 4096 * (faults.includes('session-flood') ? 8 : 1),
-    thinkMs: dice.pick([1, 5, 20, 40]),
+    thinkMs: dice.pick([1, 5, 10, 20]),
     networkMs: dice.pick([0.3, 1, 4]),
     diskMs: dice.pick([0.1, 0.5, 3]),
     keepShare: dice.pick([0, 0.2, 0.5, 0.9, 1]),
