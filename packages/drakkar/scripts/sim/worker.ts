@@ -40,8 +40,8 @@ async function run(job: Job): Promise<Outcome | Verdict> {
   return outcome;
 }
 
-/** Refusals are many, and nobody reads their stacks beyond what a violation shows; `--seed` has them whole. */
-Error.stackTraceLimit = 3;
+/** Refusals are many, and nobody reads their stacks: `--seed` has them whole. */
+Error.stackTraceLimit = 1;
 
 /** Dead hosts leave megabytes of buffers each, which the collector by itself is slow to give back. */
 const COLLECT_EVERY = 10;

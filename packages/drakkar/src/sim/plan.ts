@@ -106,7 +106,7 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     const kind = options.kind ?? dice.stream(`kind ${shardId}`).pick(KINDS);
     shards.push({ shardId, memberIds: memberIds.sort((a, b) => a - b), kind });
   }
-  const heartbeatRtt = dice.pick([1, 1, 2]);
+  const heartbeatRtt = dice.pick([1, 2, 2]);
   const idle = dice.stream('idle');
   const drawn = drawFaults(dice);
   const enginesMax = options.enginesMax ?? dice.stream('engines').pick([1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3]);
@@ -138,13 +138,13 @@ export function drawPlan(dice: Dice, options: PlanOptions): Plan {
     operations: options.operations ?? drawnOperations,
     faults,
     victims: changesMembers ? [] : drawVictims(dice, hostIds, shards),
-    rttMs: dice.pick([20, 30]),
+    rttMs: dice.pick([20, 30, 40]),
     electionRtt: 2 * heartbeatRtt + dice.between(2, 10),
     heartbeatRtt,
     snapshotEntries: dice.pick([0, 7, 20, 50, 120]),
     compactionOverhead: dice.pick([0, 1, 10, 40]),
     // A frame that catches somebody up after a flood must fit into half of it.
-    segmentBytes: dice.pick([64, 96, 128]) * 4096 * (faults.includes('session-flood') ? 8 : 1),
+    segmentBytes: dice.pick([48, 64, 96]) * 4096 * (faults.includes('session-flood') ? 8 : 1),
     thinkMs: dice.pick([1, 5, 10, 20]),
     networkMs: dice.pick([0.3, 1, 4]),
     diskMs: dice.pick([0.1, 0.5, 3]),
