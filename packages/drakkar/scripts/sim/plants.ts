@@ -230,8 +230,8 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'commit-told-after-the-answer',
     file: 'engine/applying.ts',
-    from: '  if (replica.onlookers.wantsCommits) replica.onlookers.committed();\n',
-    to: '  if (replica.onlookers.wantsCommits) setImmediate(() => replica.onlookers.committed());\n',
+    from: '  if (replica.knownOnlookers?.wantsCommits === true) replica.knownOnlookers.committed();\n',
+    to: '  if (replica.knownOnlookers?.wantsCommits === true) setImmediate(() => replica.onlookers.committed());\n',
   },
   {
     name: 'busy-for-ever',
