@@ -35,7 +35,7 @@ import type { Slab } from '../wire/slab.ts';
 import { BlockVerdict } from '../raft/raft.ts';
 import type { InboundSession } from '../transport/transport.ts';
 import type { Engine } from './engine.ts';
-import { UNSEALED_BYTES_MAX } from './limits.ts';
+import { HOLLOW_BLOCKS_MAX, UNSEALED_BYTES_MAX } from './limits.ts';
 import { answerForRemoved, hasNews, onRemoved, wrongRole } from './membership.ts';
 import type { Replica } from './replica.ts';
 
@@ -125,14 +125,28 @@ export class Inbound {
       this.verbatim = false;
       return;
     }
+    if ((header.flags & BLOCK_HOLLOW) !== 0 && !replica.settings.isWitness) {
+      this.verbatim = false;
+      this.onHollowBlock(replica);
+      return;
+    }
+    replica.hollowBlocks = 0;
     try {
-      // Nothing could be applied of it.
-      if ((header.flags & BLOCK_HOLLOW) !== 0 && !replica.settings.isWitness) throw wrongRole(replica, 'witness');
       this.acceptBlock(replica, slab, word);
     } catch (error) {
       this.verbatim = false;
       this.engine.failReplica(replica, error);
     }
+  }
+
+  /**
+   * Nothing could be applied of it. Blocks name no addressee: it may have been meant for a witness that was here before, and be late. Only
+   * one after the other of a leader who speaks to this very replica, and none that is whole, says that they hold it for a witness.
+   */
+  private onHollowBlock(replica: Replica): void {
+    const { raft } = replica;
+    if (raft.leaderId !== this.header.senderId || raft.term !== this.header.senderTerm) return;
+    if (++replica.hollowBlocks >= HOLLOW_BLOCKS_MAX) this.engine.failReplica(replica, wrongRole(replica, 'witness'));
   }
 
   private acceptBlock(replica: Replica, slab: Slab, word: number): void {

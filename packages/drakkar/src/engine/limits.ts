@@ -65,3 +65,5 @@ export const WATCH_BUFFER_BYTES = 1024 * 1024;
 export const WATCH_BUFFER_BYTES_MAX = 64 * 1024 * 1024;
 /** Between two tries to listen at a host's address in place of its engine 0 that failed. */
 export const DOOR_RETRY_MS = 100;
+/** Blocks without commands in a row, of a leader who knows it, that tell a replica that it was added as a witness and not started as one. */
+export const HOLLOW_BLOCKS_MAX = 8;

@@ -102,6 +102,8 @@ export class Replica implements ApplySink {
   held = NOTHING_HELD;
   /** Nobody looks on at most of many shards. */
   knownOnlookers: Onlookers | undefined;
+  /** Blocks without commands in a row, though it is no witness. */
+  hollowBlocks = 0;
 
   /** In the engine's list of replicas that the next turn looks at. */
   isReady = false;
