@@ -9,11 +9,11 @@ import { MemoryMachines } from '../testing.ts';
 import { importSnapshot } from '../tools/import.ts';
 import { openWal } from '../wal/open.ts';
 import { simpleCodec } from './codec.ts';
-import { describe, type SimHost } from './host.ts';
+import type { SimHost } from './host.ts';
 import type { AnyStateMachine } from '../rsm/state-machine.ts';
 import { watchMachine } from './machine.ts';
 import type { ShardTruth } from './truth.ts';
-import { Violation, holds } from './violation.ts';
+import { Violation, describe, holds } from './violation.ts';
 import type { Workload } from './workload.ts';
 
 /** No replica of a run has it; the one that exports may have been removed by then. */

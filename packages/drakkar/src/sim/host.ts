@@ -24,7 +24,7 @@ import { watchLog, type StateWatcher } from './log.ts';
 import type { Plan } from './plan.ts';
 import { DAMAGE_CODES, isPassing } from './refusals.ts';
 import { Disturbance, watchTransport } from './transport.ts';
-import { Violation } from './violation.ts';
+import { Violation, describe } from './violation.ts';
 import type { MachinePlace } from './workload.ts';
 
 /** Before a host that failed, or could not start, is started again. */
@@ -448,12 +448,4 @@ export class SimHost {
       );
     });
   }
-}
-
-/** With its causes. */
-export function describe(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const cause = error.cause === undefined ? '' : ` ← ${describe(error.cause)}`;
-  const frames = (error.stack ?? '').split('\n').slice(1, 4).join(' ').replaceAll(/\s+/g, ' ');
-  return `${error.name}: ${error.message} (${frames.replaceAll(/file:\S*\/src\//g, 'src/')})${cause}`;
 }

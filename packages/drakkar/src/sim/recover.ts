@@ -9,12 +9,12 @@ import { NodeHost } from '../nodehost.ts';
 import { MemoryMachines, type MemoryDisk } from '../testing.ts';
 import { openWal } from '../wal/open.ts';
 import { simpleCodec } from './codec.ts';
-import { DATA_DIR, describe, type SimHost } from './host.ts';
+import { DATA_DIR, type SimHost } from './host.ts';
 import { DAMAGE_CODES } from './refusals.ts';
 import { watchMachine } from './machine.ts';
 import type { AnyStateMachine } from '../rsm/state-machine.ts';
 import { checkLogKept, type Observer } from './observer.ts';
-import { Violation, holds } from './violation.ts';
+import { Violation, describe, holds } from './violation.ts';
 import type { Workload } from './workload.ts';
 
 export interface Recovery {

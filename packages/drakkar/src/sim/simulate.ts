@@ -8,7 +8,7 @@ import { Clients } from './clients.ts';
 import { Dice } from './dice.ts';
 import type { FaultKind } from './faults.ts';
 import type { FrameChecks } from './frames.ts';
-import { SimHost, describe, type HostOwner } from './host.ts';
+import { SimHost, type HostOwner } from './host.ts';
 import type { StateWatcher } from './log.ts';
 import { watchMachine } from './machine.ts';
 import type { AnyStateMachine } from '../rsm/state-machine.ts';
@@ -19,7 +19,7 @@ import { staysAlive } from './silence.ts';
 import { drawPlan, type Plan, type PlanOptions } from './plan.ts';
 import { Readers } from './readers.ts';
 import { Trace } from './trace.ts';
-import { Violation, holds, type ViolationKind } from './violation.ts';
+import { Violation, describe, holds, type ViolationKind } from './violation.ts';
 import type { Workload } from './workload.ts';
 
 export interface SimulationOptions extends PlanOptions {

@@ -19,3 +19,11 @@ export class Violation extends Error {
 export function holds(condition: boolean, rule: string, message: () => string): asserts condition {
   if (!condition) throw new Violation('safety', rule, message());
 }
+
+/** With its causes. */
+export function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const cause = error.cause === undefined ? '' : ` ← ${describe(error.cause)}`;
+  const frames = (error.stack ?? '').split('\n').slice(1, 4).join(' ').replaceAll(/\s+/g, ' ');
+  return `${error.name}: ${error.message} (${frames.replaceAll(/file:\S*\/src\//g, 'src/')})${cause}`;
+}
