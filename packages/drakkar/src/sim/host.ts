@@ -18,6 +18,7 @@ import type { Slab } from '../wire/slab.ts';
 import { openWal } from '../wal/open.ts';
 import { simpleCodec } from './codec.ts';
 import { damagesFiles } from './faults.ts';
+import { reportCounters } from './counters.ts';
 import type { Dice } from './dice.ts';
 import { replicaOptionsOf, snapshotBoundsOf, type Placement } from './host-options.ts';
 import { watchLog, type StateWatcher } from './log.ts';
@@ -32,7 +33,6 @@ const RESTART_MS = 400;
 const BACKUPS_MAX = 5;
 /** Between two certificates of a host, in the runs in which hosts have some. */
 const ROTATION_MS = 2500;
-const STORE_COUNTERS = ['snapshotsWithoutState', 'imagesStreamed', 'imagesShrunk', 'snapshotsResumed'] as const;
 export const DATA_DIR = 'data';
 export const WAL_DIR = 'log';
 /** Of on-disk state machines: on the same disk, a directory for each shard. */
@@ -416,16 +416,7 @@ export class SimHost {
   }
 
   reportCounters(host: NodeHost): void {
-    for (const { log, counters, snapshots, arrivals } of enginesOf(host)) {
-      this.owner.count('snapshotsThatWaited', snapshots.sends.waited + arrivals.places.waited);
-      this.owner.count('diskStalls', counters.diskStalls);
-      for (const name of STORE_COUNTERS) this.owner.count(name, counters[name]);
-      this.owner.count('segmentsFreed', log.counters['segmentsFreed'] ?? 0);
-      this.owner.count('blocksMoved', log.counters['blocksMoved'] ?? 0);
-      this.owner.count('groups', log.counters['groups'] ?? 0);
-      this.owner.count('quiesced', counters.quiesced);
-      for (const [cause, times] of Object.entries(counters.woken)) this.owner.count(`woken by ${cause}`, times);
-    }
+    reportCounters(host, (name, by) => this.owner.count(name, by));
   }
 
   /** Waits for a call on this process, or for its end: then `lost`. */
